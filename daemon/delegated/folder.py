@@ -1,0 +1,279 @@
+"""The drop folder: what is there, is it complete, and putting a RESULT there. A rename is the only commit.
+
+The client commands use this room too, so it imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import stat
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from delegated.disk import Directory, read_all
+from delegated.plan import Entry, Sig
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+DEFAULT: Final = ".autonomous_runs/openai_delegations"
+PREFIX: Final = "OPENAI_DELEGATION_"
+SUFFIXES: Final = (".md", ".yaml", ".yml", ".json")
+ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_REQUEST: Final = re.compile(PREFIX + r"REQUEST_([A-Za-z0-9][A-Za-z0-9._-]{0,99})(\.md|\.yaml|\.yml|\.json)")
+_ORDER: Final = re.compile(PREFIX + r"(CANCEL|RETRY)_([A-Za-z0-9][A-Za-z0-9._-]{0,99})")
+_CONFLICT: Final = re.compile(r"(.+?)(?:\.sync-conflict-[0-9A-Za-z-]+|[._-]?[Cc]onflict(?:ed)?[0-9A-Za-z._-]*)")
+_END: Final = re.compile(rb"(?:^|\n)[ \t]*<!--[ \t]*END[ \t]*-->[ \t]*(?:\r?\n)*\Z|(?:^|\n)\.\.\.[ \t]*(?:\r?\n)*\Z")
+_PRIORITY: Final = re.compile(rb"(?m)^[ \t\"]*priority[\"]?[ \t]*:[ \t]*(-?[0-9]{1,6})\b")
+
+
+def request_id(name: str) -> tuple[str, str] | None:
+    """Split a whole basename into (id, suffix); None when it is not a request's name (droppings never are)."""
+    found = _REQUEST.fullmatch(name)
+    return (found[1], found[2]) if found else None
+
+
+def order(name: str) -> tuple[str, str] | None:
+    """Split a whole basename into (`CANCEL` or `RETRY`, id), or None."""
+    found = _ORDER.fullmatch(name)
+    return (found[1], found[2]) if found else None
+
+
+def concerns_us(name: str) -> str | None:
+    """Return the request or order that a changed file is about (a `.done` mark: its request), or None."""
+    name = name.removesuffix(".done")
+    return name if _REQUEST.fullmatch(name) or _ORDER.fullmatch(name) else None
+
+
+def conflict_origin(key: str) -> str | None:
+    """Return the id of which this one looks like a sync tool's conflict copy, or None."""
+    found = _CONFLICT.fullmatch(key)
+    return found[1] if found else None
+
+
+def result_name(key: str, suffix: str) -> str:
+    """Name a RESULT file; `suffix` is `md` or `json`."""
+    return f"{PREFIX}RESULT_{key}.{suffix}"
+
+
+def status_name(key: str) -> str:
+    """Name the STATUS file of a running job."""
+    return f"{PREFIX}STATUS_{key}.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one scan saw: requests, orders (`kind, id`), ids with a RESULT.json, ids with a STATUS. `full` when the
+    whole folder was read, so that what is missing is gone.
+    """
+
+    entries: tuple[Entry, ...]
+    orders: tuple[tuple[str, str], ...]
+    results: frozenset[str]
+    statuses: frozenset[str]
+    full: bool
+
+
+class Held(Enum):
+    """What `Folder.read` says when it does not return the bytes."""
+
+    BUSY = "somebody has it open for writing"
+    UNKNOWN = "the system cannot say whether somebody writes"
+    CHANGED = "it changed while it was read"
+    GONE = "it is not there"
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """A complete file's bytes, and the stat that was equal before and after the read."""
+
+    data: bytes
+    sig: Sig
+    sure: bool  # the lease said that nobody writes; when False the caller wants two equal stats 2 s apart
+
+
+class Folder:
+    """The open drop folder."""
+
+    def __init__(self, path: str, *, create: bool = True) -> None:
+        self.path = path
+        self.dir = Directory(path, create=create)
+
+    def close(self) -> None:
+        """Release the descriptor."""
+        self.dir.close()
+
+    def still_there(self) -> bool:
+        """Say whether the path still leads to this directory (it may be renamed, deleted, unmounted, mounted over)."""
+        try:
+            info = os.stat(self.path)
+        except OSError:
+            return False
+        return (info.st_dev, info.st_ino) == self.dir.identity
+
+    def changed_at(self) -> int:
+        """Return the directory's own mtime in nanoseconds: names came or went since."""
+        return self.dir.stat(".").st_mtime_ns
+
+    def look(self, names: Collection[str] | None = None, *, fresh: Collection[str] = ()) -> Look:
+        """Scan the folder, or only look at `names`. Files in `fresh` or not seen before are peeked at by the worker."""
+        entries: list[Entry] = []
+        orders: list[tuple[str, str]] = []
+        results: set[str] = set()
+        statuses: set[str] = set()
+        full = names is None
+        if names is None:
+            with self.dir.scan() as scan:
+                found = [entry.name for entry in scan]
+        else:
+            found = list(names)
+        present = set(found)
+        for name in found:
+            if not name.startswith(PREFIX):
+                continue
+            rest = name[len(PREFIX) :]
+            if rest.startswith("RESULT_"):
+                if rest.endswith(".json"):
+                    results.add(rest[7:-5])
+                continue
+            if rest.startswith("STATUS_"):
+                statuses.add(rest[7:-5])
+                continue
+            asked = order(name)
+            if asked is not None:
+                if full or self.dir.exists(name):
+                    orders.append(asked)
+                continue
+            entry = self.entry(name, marked=(f"{name}.done" in present) if full else None)
+            if entry is not None:
+                entries.append(entry)
+        return Look(tuple(entries), tuple(orders), frozenset(results), frozenset(statuses), full)
+
+    def entry(self, name: str, *, marked: bool | None = None) -> Entry | None:
+        """Stat one request by name; None when it is gone or no request."""
+        parts = request_id(name)
+        if parts is None:
+            return None
+        try:
+            info = self.dir.stat(name)
+            if marked is None:
+                marked = self.dir.exists(f"{name}.done")
+        except OSError:
+            return None
+        return Entry(name, parts[0], parts[1], kind_of(info), sig_of(info), marked)
+
+    def peek(self, entry: Entry) -> tuple[bool, int]:
+        """Look at a small file's ends: (does it bear an end mark, its priority)."""
+        try:
+            fd = self.dir.open(entry.name)
+        except OSError:
+            return False, 0
+        try:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return False, 0
+            head = os.read(fd, 2048)
+            size = entry.sig.size
+            tail = os.pread(fd, 64, size - 64) if size > 2048 else head[-64:]
+        except OSError:
+            return False, 0
+        finally:
+            os.close(fd)
+        mark = _END.search(tail)
+        front = head.split(b"\n#", 1)[0]
+        priority = _PRIORITY.search(front)
+        ended = mark is not None and (entry.suffix == ".md") == (b"<!--" in mark[0]) and entry.suffix != ".json"
+        return ended, int(priority[1]) if priority else 0
+
+    def read(self, name: str, limit: int) -> Bytes | Held:
+        """Read a request that nobody has open for writing. Raises `OSError` EFBIG, ELOOP or EINVAL to refuse it."""
+        try:
+            fd = self.dir.open(name)
+        except FileNotFoundError:
+            return Held.GONE
+        try:
+            before = os.fstat(fd)
+            if not stat.S_ISREG(before.st_mode):
+                raise OSError(errno.EINVAL, kind_of(before), name)
+            free = _nobody_writes(fd)
+            if free is Held.BUSY:
+                return Held.BUSY
+            data = read_all(fd, limit, name)
+            try:
+                after = self.dir.stat(name)
+            except FileNotFoundError:
+                return Held.GONE
+            if sig_of(before) != sig_of(after) or len(data) != after.st_size:
+                return Held.CHANGED
+            return Bytes(data, sig_of(after), sure=free is None)
+        finally:
+            os.close(fd)
+
+    def read_json(self, name: str, limit: int = 64 << 20) -> dict[str, Any] | None:
+        """Read a JSON object that stands in the folder; None when it is absent or not one."""
+        try:
+            value = json.loads(self.dir.read(name, limit))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+
+
+def _nobody_writes(fd: int) -> Held | None:
+    """Ask the kernel whether somebody has this file open for writing; None means surely nobody.
+
+    A read lease is granted only then; it is given back at once, for a writer would wait for it.
+    """
+    if fcntl is None or not hasattr(fcntl, "F_SETLEASE"):
+        return Held.UNKNOWN
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return Held.BUSY if error.errno == errno.EAGAIN else Held.UNKNOWN
+    return None
+
+
+def sig_of(info: os.stat_result) -> Sig:
+    """Take from a stat what tells one state of a file from another."""
+    return Sig(info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+
+
+_KINDS: Final = (
+    (stat.S_ISREG, "file"),
+    (stat.S_ISLNK, "symbolic link"),
+    (stat.S_ISDIR, "directory"),
+    (stat.S_ISFIFO, "FIFO"),
+    (stat.S_ISSOCK, "socket"),
+)
+
+
+def kind_of(info: os.stat_result) -> str:
+    """Name what kind of thing a stat describes, in words."""
+    return next((word for test, word in _KINDS if test(info.st_mode)), "device")
+
+
+def submit(path: str, name: str, data: bytes) -> str:
+    """Drop a request as a well-behaved writer does: a temporary file, sync, rename. Returns its path.
+
+    Raises `FileExistsError` when the name is taken, `OSError` when the folder cannot be written.
+    """
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    with _opened(path) as folder:
+        temp = f".{name}.{os.getpid()}.tmp"
+        folder.create(temp, name, data)
+    return os.path.join(path, name)
+
+
+def _opened(path: str) -> Directory:
+    return Directory(path)
+
+
+def ids(names: Iterable[str]) -> set[str]:
+    """Collect the ids of the requests among some names."""
+    return {parts[0] for name in names if (parts := request_id(name))}
