@@ -72,9 +72,14 @@ class Recorded:
     async def _send(self, prompt: Prompt, log: CallLog) -> Posted:
         log.phase("asking")
         handle = log.handle or await self._wire.prepare(log.call_id)
-        await log.record_sent(
-            model=self.name, endpoint=self.endpoint, handle=handle, price_bound_usd=self._price_bound(prompt)
-        )
+        try:
+            await log.record_sent(
+                model=self.name, endpoint=self.endpoint, handle=handle, price_bound_usd=self._price_bound(prompt)
+            )
+        except asyncio.CancelledError:
+            if log.in_doubt:  # recorded, and surely not posted: leave no doubt behind
+                await log.record_unsent("cancelled", "stopped before it was sent")
+            raise
         try:
             return await self._wire.post(prompt, log.call_id, handle)
         except (Unavailable, Refused) as error:
