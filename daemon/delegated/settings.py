@@ -1,0 +1,316 @@
+"""What can be set: every key with its default, its bounds and its description, and the JSON Schema made of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, Final, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+_PYDANTIC: Final[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
+
+
+# -- what a value must be: read by pydantic, which is imported only when there is something to check --
+
+
+@dataclass(frozen=True, slots=True)
+class _Between:
+    """A number from `low` to `high`, both allowed. In place of `annotated_types`, whose import takes 60 ms."""
+
+    low: float
+    high: float
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        schema = handler(source)
+        (schema["schema"] if schema["type"] == "nullable" else schema).update(ge=self.low, le=self.high)
+        return schema
+
+
+@dataclass(frozen=True, slots=True)
+class _Must:
+    """A further rule: `complaint(value)` says what would be right, None when the value is."""
+
+    complaint: Callable[[str], str | None]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        from pydantic_core import core_schema
+
+        def check(value: str) -> str:
+            if value and (wrong := self.complaint(value)):
+                raise ValueError(wrong)
+            return value
+
+        return core_schema.no_info_after_validator_function(check, handler(source))
+
+
+def _not_a_url(text: str) -> str | None:
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        return "should be a URL such as https://api.openai.com/v1"
+    if url.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f]", text):
+        return "should be a URL such as https://api.openai.com/v1"
+    if url.username is not None or url.query or url.fragment:
+        return "should hold no user, password or query: keys come from `key_env`, `key_credential` or `key_file`"
+    return None
+
+
+def _not_a_variable(text: str) -> str | None:
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text):
+        return None
+    return "should be the name of an environment variable, not the key itself"
+
+
+def _not_a_name(text: str) -> str | None:
+    return None if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", text) else "should be a plain file name"
+
+
+def _not_absolute(text: str) -> str | None:
+    return None if os.path.isabs(os.path.expanduser(text)) else "should be an absolute path, or begin with ~/"
+
+
+def _not_below(text: str) -> str | None:
+    parts = text.split("/")
+    if text.startswith(("/", "~")) or "\\" in text or "\0" in text or any(part in ("", ".", "..") for part in parts):
+        return "should be a path below the workspace, such as .autonomous_runs/openai_delegations"
+    return None
+
+
+def _not_a_date(text: str) -> str | None:
+    return None if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else "should be a date as YYYY-MM-DD"
+
+
+_Seconds = Annotated[float, _Between(0.05, 86_400)]
+_Tokens = Annotated[int, _Between(1, 100_000_000)]
+_Bytes = Annotated[int, _Between(1, 1 << 30)]
+_Usd = Annotated[float, _Between(0, 1_000_000)]
+_AbsolutePath = Annotated[str, _Must(_not_absolute)]
+
+
+# -- the settings: the text below a field is its description in the JSON Schema --
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When a call that was certainly not accepted is sent again."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _PYDANTIC
+
+    attempts: Annotated[int, _Between(1, 100)] = 6
+    """Attempts at one call, the first one included."""
+    base_s: _Seconds = 1.0
+    """The first wait; it doubles each time."""
+    cap_s: _Seconds = 60.0
+    """The longest wait, unless the provider asks for more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """What is logged, and how."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _PYDANTIC
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe level that is written."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """`auto`: for people on a terminal, else one JSON object a line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A server to ask. It says where its key is found; the key itself is never part of the configuration."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _PYDANTIC
+
+    base_url: Annotated[str, _Must(_not_a_url)]
+    """URL up to and including the version, such as https://api.openai.com/v1."""
+    wire: Literal["auto", "responses", "chat"] = "auto"
+    """Interface to use. `auto`: Responses at api.openai.com, Chat Completions everywhere else."""
+    key_env: Annotated[str, _Must(_not_a_variable)] = ""
+    """Environment variable that holds the key; looked at first."""
+    key_credential: Annotated[str, _Must(_not_a_name)] = ""
+    """File below $CREDENTIALS_DIRECTORY (systemd's LoadCredential=) that holds the key; looked at second."""
+    key_file: _AbsolutePath = ""
+    """File of mode 0600 that holds the key and nothing else; looked at last."""
+    timeout_s: _Seconds = 600.0
+    """How long one answer may take."""
+    connect_s: _Seconds = 5.0
+    """How long a connection may take to be made."""
+    store: Literal["auto", True, False] = "auto"
+    """Whether the provider keeps the answer, so that one lost on the way can be found. `auto`: where that works."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """Facts of a model that is not in the built-in table, or that replace those in it."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _PYDANTIC
+
+    endpoint: str | None = None
+    """Name of the endpoint that serves it."""
+    context_tokens: _Tokens | None = None
+    """Size of its context window."""
+    output_tokens: _Tokens | None = None
+    """The longest answer it can give."""
+    input_usd: _Usd | None = None
+    """USD per million input tokens. An unknown price makes a limit refuse; 0 means free."""
+    cached_usd: _Usd | None = None
+    """USD per million input tokens served from the provider's cache."""
+    output_usd: _Usd | None = None
+    """USD per million output tokens."""
+    takes_temperature: bool | None = None
+    """False for reasoning models, which refuse `temperature`."""
+    shutdown: Annotated[str, _Must(_not_a_date)] | None = None
+    """The day on which it leaves the provider's API, as YYYY-MM-DD."""
+    successor: str | None = None
+    """The model that its provider names in its stead."""
+
+
+OPENAI: Final = Endpoint(
+    base_url="https://api.openai.com/v1", key_env="OPENAI_API_KEY", key_credential="openai_api_key"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of delegated. Every key is optional; what stands here replaces the default."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _PYDANTIC
+
+    model: str = "gpt-4o"
+    """The model that is asked when a request names none."""
+    workspaces: tuple[_AbsolutePath, ...] = ()
+    """Directories to serve; `--workspace` replaces this list."""
+    folder: Annotated[str, _Must(_not_below)] = ".autonomous_runs/openai_delegations"
+    """The drop folder, relative to each workspace."""
+
+    settle_ms: Annotated[float, _Between(0, 60_000)] = 300
+    """A file that was written in place counts as complete after this long without a change."""
+    quiet_s: _Seconds = 10.0
+    """A file whose syntax is broken may still be being written: it is rejected after this long without a change."""
+    rescan_s: _Seconds = 30.0
+    """Look into the folder this often even when no event came."""
+    poll_s: _Seconds = 1.0
+    """Look this often where the file system gives no events."""
+    watch: Literal["auto", "inotify", "poll"] = "auto"
+    """How changes are noticed. `auto`: by events, by polling on network file systems."""
+    on_edit: Literal["ask", "keep"] = "ask"
+    """A request edited after its answer: `ask` again, which is billed, or `keep` the answer."""
+
+    concurrency: Annotated[int, _Between(1, 1000)] = 8
+    """Jobs that run at the same time."""
+    grace_s: Annotated[float, _Between(0, 86_400)] = 30.0
+    """How long running jobs may go on after a stop signal."""
+    heartbeat_s: _Seconds = 5.0
+    """How often a running job renews its STATUS file."""
+    deadline_s: _Seconds = 600.0
+    """Time allowed for one request, waiting and retries included."""
+    doubt_wait_s: Annotated[float, _Between(0, 86_400)] = 60.0
+    """Least time before a call that may be running somewhere is taken for lost."""
+    retry: Retry = field(default_factory=Retry)
+    """When a call that was certainly not accepted is sent again."""
+
+    max_request_bytes: _Bytes = 4 * 1024 * 1024
+    """A larger request file is rejected."""
+    max_file_bytes: _Bytes = 1024 * 1024
+    """A larger file of the workspace is left out."""
+    max_input_tokens: _Tokens = 100_000
+    """Tokens sent per call."""
+    max_output_tokens: Annotated[int, _Between(16, 10_000_000)] = 8192
+    """Tokens of one answer."""
+    max_cost_usd: _Usd = 1.0
+    """The most that one request may cost. A call that could cost more is not made."""
+
+    endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: {"openai": OPENAI})
+    """Servers to ask, by name; `openai` is there from the start."""
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
+    """Further models, or other facts about known ones, by name."""
+    log: Log = field(default_factory=Log)
+    """What is logged, and how."""
+
+
+FREE: Final = frozenset({"model", "settle_ms", "quiet_s", "rescan_s", "poll_s", "watch"})
+"""What a workspace's own file may set as it likes."""
+TIGHTEN: Final = frozenset(
+    {
+        "concurrency",
+        "deadline_s",
+        "max_request_bytes",
+        "max_file_bytes",
+        "max_input_tokens",
+        "max_output_tokens",
+        "max_cost_usd",
+        "on_edit",
+    }
+)
+"""What it may only make stricter: numbers lower, `on_edit` from `ask` to `keep`."""
+NAMES: Final = frozenset(each.name for each in fields(Config))
+assert FREE | TIGHTEN <= NAMES
+
+
+# -- what the settings look like from outside --
+
+
+def kind_at(path: Sequence[str | int]) -> str | None:
+    """Return what stands at a key: `section`, `text`, `list` or `scalar`; None when there is no such key."""
+    at: Any = Config
+    for part in path:
+        if is_dataclass(at):
+            at = get_type_hints(at).get(str(part))
+        elif get_origin(at) is Mapping:
+            at = get_args(at)[1]
+        else:
+            return None
+    if at is None:
+        return None
+    if is_dataclass(at) or get_origin(at) is Mapping:
+        return "section"
+    if get_origin(at) is tuple:
+        return "list"
+    kinds = {type(each) for each in get_args(at)} if get_origin(at) is Literal else set(get_args(at)) or {at}
+    return "text" if kinds <= {str, type(None)} else "scalar"
+
+
+def keys(of: Any = Config, at: str = "") -> Iterator[str]:
+    """Yield every key, nested ones with dots, a name to choose as `*`: `retry.attempts`, `endpoints.*.base_url`."""
+    for name, hint in get_type_hints(of).items():
+        if name.startswith("__"):
+            continue
+        if is_dataclass(hint):
+            yield from keys(hint, f"{at}{name}.")
+        elif get_origin(hint) is Mapping:
+            yield from keys(get_args(hint)[1], f"{at}{name}.*.")
+        else:
+            yield at + name
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 7, which editors' YAML plug-ins read) of a configuration file."""
+    text = json.dumps(adapter().json_schema(ref_template="#/definitions/{model}"))
+    schema = json.loads(text)
+    definitions = schema.pop("$defs")
+    for part in (schema, *definitions.values()):
+        for each in part["properties"].values():
+            each.pop("title", None)
+    # every file may leave out what another layer gives
+    for part in definitions.values():
+        part.pop("required", None)
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Configuration of delegated",
+        **{key: value for key, value in schema.items() if key != "title"},
+        "definitions": definitions,
+    }
+
+
+@cache
+def adapter() -> Any:
+    """Return pydantic's reader of a whole configuration; made once, as that takes 20 ms."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Config)
