@@ -14,8 +14,8 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, BinaryIO, Final, Literal
 from urllib.parse import urlsplit
 
 from delegated import yaml_guard
@@ -106,7 +106,11 @@ class _Merged:
 
 
 def files(
-    *, workspace: str | None = None, user_file: str | None = None, env: Mapping[str, str] | None = None
+    *,
+    workspace: str | None = None,
+    user_file: str | None = None,
+    env: Mapping[str, str] | None = None,
+    system_file: str = SYSTEM_FILE,
 ) -> tuple[str, ...]:
     """Return the paths of the files that `load` looks at, weakest first; most need not exist."""
     env = os.environ if env is None else env
@@ -114,7 +118,7 @@ def files(
     if not os.path.isabs(base):  # the XDG specification: a relative one is to be ignored
         base = os.path.join(env.get("HOME") or os.path.expanduser("~"), ".config")
     own = user_file or os.path.join(base, "delegated", "config.yaml")
-    return (SYSTEM_FILE, own, *([os.path.join(workspace, WORKSPACE_FILE)] if workspace else []))
+    return (system_file, own, *([os.path.join(workspace, WORKSPACE_FILE)] if workspace else []))
 
 
 def load(
@@ -123,7 +127,7 @@ def load(
     user_file: str | None = None,
     flags: Mapping[str, object] | None = None,
     env: Mapping[str, str] | None = None,
-    system_file: str | None = None,
+    system_file: str = SYSTEM_FILE,
 ) -> Config:
     """Read all layers and return the settings that hold, for everything or for one `workspace` (a directory).
 
@@ -136,31 +140,25 @@ def load(
     env = os.environ if env is None else env
     problems: list[str] = []
     merged = _Merged({})
-    layers = 0
-    system, own, *local = files(workspace=workspace, user_file=user_file, env=env)
-    for path in (system_file or system, own):
-        layer = _file_layer(path, problems, required=path == user_file)
+    found = False
+    for path in files(workspace=workspace, user_file=user_file, env=env, system_file=system_file):
+        stranger = workspace is not None and path == os.path.join(workspace, WORKSPACE_FILE)
+        layer = _file_layer(path, problems, required=path == user_file, stranger=stranger)
         if layer is not None:
-            layers += 1
-            problems += _complaints(layer)
-            merged.add(layer)
-    for path in local:
-        layer = _file_layer(path, problems, stranger=True)
-        if layer is not None:
-            layers += 1
-            layer = _allowed(layer, merged, problems)
+            found = True
+            if stranger:
+                layer = _allowed(layer, merged, problems)
             problems += _complaints(layer)
             merged.add(layer)
     for layer in (_env_layer(env, merged, problems), _flag_layer(flags or {})):
         if layer.tree:
-            layers += 1
+            found = True
             problems += _complaints(layer)
             merged.add(layer)
-    if not layers and not problems:
-        return Config()  # nothing to check: without pydantic this takes a tenth of the time
     if problems:
         raise ConfigError(tuple(dict.fromkeys(problems)))
-    return _finish(merged)
+    # where nothing is configured there is nothing to check, and importing pydantic would take most of the time
+    return _finish(merged) if found else Config()
 
 
 def _finish(merged: _Merged) -> Config:
@@ -190,7 +188,7 @@ def _finish(merged: _Merged) -> Config:
     ]
     if lost:
         raise ConfigError(tuple(lost))
-    return config
+    return replace(config, workspaces=tuple(os.path.expanduser(each) for each in config.workspaces))
 
 
 def _file_layer(path: str, problems: list[str], *, required: bool = False, stranger: bool = False) -> _Layer | None:
@@ -307,13 +305,17 @@ def _env_layer(env: Mapping[str, str], merged: _Merged, problems: list[str]) -> 
         into[str(path[-1])] = (
             text
             if kind == "text"
-            else [os.path.abspath(os.path.expanduser(each)) for each in text.split(os.pathsep) if each]
+            else [_absolute(each) for each in text.split(os.pathsep) if each]
             if kind == "list"
             else yaml_guard.scalar(text)
         )
         for end in range(1, len(path) + 1):
             names.setdefault(path[:end], name)
     return _Layer(tree, lambda at: names.get(at, "environment"))
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _env_names() -> Iterator[str]:
@@ -330,6 +332,8 @@ def _env_path(parts: list[str], tree: Mapping[str, object]) -> Path:
 
 def _flag_layer(flags: Mapping[str, object]) -> _Layer:
     tree = _without_none(json.loads(json.dumps(flags, default=os.fspath)))
+    if isinstance(given := tree.get("workspaces"), list):
+        tree["workspaces"] = [_absolute(str(each)) for each in given]
     return _Layer(tree, lambda at: f"--{at[0]}" if at else "flags")
 
 
