@@ -1,0 +1,212 @@
+"""Log events: one JSON object a line for machines, a readable line on a terminal, and never a key in either.
+
+An event is a constant name, `noun.past-verb`, with values beside it. Values are untrusted (file names, a model's
+words), so they are made plain, cleaned of what steers a terminal, and known keys are masked, last before rendering.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Mapping, MutableMapping
+from typing import Any, Final, Literal, TextIO
+from urllib.parse import quote
+
+import structlog
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "json", "console"]
+
+MASK: Final = "[REDACTED:own-key]"
+NOISY: Final = ("openai", "httpx2", "httpcore2", "asyncio", "watchdog", "markdown_it")
+"""Libraries that tell of each step; of these only warnings and worse are logged."""
+
+_LEAST_SECRET: Final = 6  # a shorter "key" is a word that stands everywhere, and gives nothing away
+_MAX_DEPTH: Final = 8
+_MAX_TEXT: Final = 20_000
+_TOKEN: Final = re.compile(r"\bsk-[A-Za-z0-9_-]{16,}|(?i:\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}")
+_SYSLOG: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+_hidden: list[str] = []
+_severity = logging.INFO  # read at each event, because loggers that were bound before a reload live on
+
+
+def hide(value: str) -> None:
+    """Mask this exact value in all that is logged from now on, also where it stands inside a URL."""
+    for each in {value, quote(value, safe="")}:
+        if len(each) >= _LEAST_SECRET and each not in _hidden:
+            _hidden.append(each)
+    _hidden.sort(key=len, reverse=True)  # a key that begins like another must not leave that one's tail
+
+
+def configure(
+    level: Level = "info",
+    format: Format = "auto",
+    stream: TextIO | None = None,
+    env: Mapping[str, str] | None = None,
+) -> None:
+    """Send all events, and what libraries log, to `stream` (stderr). May be called again, on a reload."""
+    stream = sys.stderr if stream is None else stream
+    env = os.environ if env is None else env
+    on_terminal = stream.isatty()
+    console = format == "console" or (format == "auto" and on_terminal)
+    global _severity
+    _severity = severity = int(getattr(logging, level.upper()))
+    structlog.configure(
+        processors=[
+            _drop_lesser,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info if console else _traceback(),
+            make_plain,
+            mask_keys,
+            _console(colors=on_terminal and not env.get("NO_COLOR")) if console else _as_json,
+            _with_priority if _is_journal(stream, env) else _as_it_is,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=lambda *_: _Lines(stream),
+        cache_logger_on_first_use=False,
+    )
+    root = logging.getLogger()
+    root.handlers = [each for each in root.handlers if not isinstance(each, _Foreign)]
+    root.addHandler(_Foreign())
+    root.setLevel(severity)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(max(severity, logging.WARNING))
+    logging.captureWarnings(True)
+
+
+Event = MutableMapping[str, Any]
+
+
+def _drop_lesser(_logger: object, method: str, event: Event) -> Event:
+    if getattr(logging, method.upper(), logging.ERROR) < _severity:  # `exception` is an error
+        raise structlog.DropEvent
+    return event
+
+
+def make_plain(_logger: object, method: str, event: Event) -> Event:
+    """Turn every value into JSON's types, so that nothing is left whose `repr` could say more after the masking."""
+    keep_lines = {"exception"} if isinstance(event.get("exception"), str) else set()
+    return {_clean(key): _plain(value, keep_lines=key in keep_lines) for key, value in event.items()}
+
+
+def mask_keys(_logger: object, method: str, event: Event) -> Event:
+    """Replace known keys, and what looks like one, wherever it stands."""
+    return {_mask(key): _masked(value) for key, value in event.items()}
+
+
+def _plain(value: object, depth: int = 0, *, keep_lines: bool = False) -> object:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return _clean(value, keep_lines=keep_lines)
+    if depth < _MAX_DEPTH:
+        if isinstance(value, Mapping):
+            return {_clean(str(key)): _plain(each, depth + 1) for key, each in value.items()}
+        if isinstance(value, list | tuple | set | frozenset):
+            return [_plain(each, depth + 1) for each in value]
+    try:
+        return _clean(repr(value))
+    except Exception as error:  # noqa: BLE001 - somebody else's __repr__ must not cost the event
+        return f"<{type(value).__name__} whose repr failed: {type(error).__name__}>"
+
+
+def _clean(text: str, *, keep_lines: bool = False) -> str:
+    """Write out what a terminal would obey: control characters, escapes, and those that turn the reading direction."""
+    if len(text) > _MAX_TEXT:
+        text = f"{text[:_MAX_TEXT]}… ({len(text)} characters)"
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        each
+        if each.isprintable() or (keep_lines and each in "\n\t")
+        else each.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(each)[0] in "CZ" and each != " "
+        else each
+        for each in text
+    )
+
+
+def _mask(text: str) -> str:
+    for value in _hidden:
+        text = text.replace(value, MASK)
+    return _TOKEN.sub(MASK, text)
+
+
+def _masked(value: object) -> object:
+    if isinstance(value, str):
+        return _mask(value)
+    if isinstance(value, dict):
+        return {_mask(key): _masked(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_masked(each) for each in value]
+    return value
+
+
+def _traceback() -> Any:
+    # show_locals=False: local variables hold requests, code and keys
+    return structlog.processors.ExceptionRenderer(
+        structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+    )
+
+
+def _console(*, colors: bool) -> Any:
+    return structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+
+
+def _as_json(_logger: object, method: str, event: Event) -> str:
+    first = {key: event.pop(key, None) for key in ("timestamp", "level", "event")}
+    return json.dumps({**first, **event}, ensure_ascii=False, allow_nan=True)
+
+
+def _with_priority(_logger: object, method: str, line: Any) -> str:
+    """Begin the line as sd-daemon(3) says, so that `journalctl -p warning` finds it."""
+    return f"<{_SYSLOG.get(method, 3)}>{line}"
+
+
+def _as_it_is(_logger: object, method: str, line: Any) -> str:
+    return str(line)
+
+
+def _is_journal(stream: TextIO, env: Mapping[str, str]) -> bool:
+    """Tell whether the stream really is the journal's, as the variable is inherited by whatever a service starts."""
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return env.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class _Lines:
+    """Writes whole lines. A reader that has gone away must not stop the daemon."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(line.encode("utf-8", "backslashreplace").decode() + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
+    debug = info = warning = error = critical = exception = fatal = log = msg
+
+
+class _Foreign(logging.Handler):
+    """Brings what libraries log by `logging` to the same place and the same rules."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except Exception:  # noqa: BLE001 - a library's wrong format string
+            text = str(record.msg)
+        log = structlog.get_logger()
+        level = min(record.levelno // 10 * 10, logging.CRITICAL) or logging.DEBUG
+        log.log(level, "library.logged", library=record.name, text=text, exc_info=record.exc_info or None)
