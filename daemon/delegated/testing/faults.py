@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from email.utils import formatdate
 from fnmatch import fnmatchcase
 from math import inf
@@ -278,7 +278,29 @@ def read_rules(data: Any) -> Rules:
 _RULE_KEYS: Final = {"match", "at", "times", "do"}
 _MATCH_KEYS: Final = {"method", "path", "contains", "body"}
 _DO_KEYS: Final = {one.name for one in fields(Fault)}
-_NUMBERS: Final = ("retry_after", "retry_after_date", "latency", "lag", "run")
+_SECONDS: Final = ("retry_after", "retry_after_date", "latency", "lag", "run")
+#: What each plain key of `do` must be, in words and as a test.
+_FORMS: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
+    **dict.fromkeys(_SECONDS, ('a number of seconds, or "forever"', lambda value: _is_number(value) and value >= 0)),
+    **dict.fromkeys(("bill", "absent", "unlocked"), ("true or false", lambda value: isinstance(value, bool))),
+    **dict.fromkeys(
+        ("text", "model", "kill_pid_file", "touch", "content_type"), ("a text", lambda v: isinstance(v, str))
+    ),
+    **dict.fromkeys(("cut", "kill"), ("a whole number", lambda value: _is_number(value) and value == int(value) >= 0)),
+    "status": ("an HTTP status from 200", lambda value: isinstance(value, int) and 200 <= value <= 599),
+    "headers": (
+        "an object of texts",
+        lambda value: isinstance(value, Mapping) and all(isinstance(one, str) for one in value.values()),
+    ),
+    "error": (f"one of {', '.join(ERRORS)}", lambda value: value in ERRORS),
+    "outcome": (f"one of {', '.join(OUTCOMES)}", lambda value: value in OUTCOMES),
+    "reset": (
+        "before_body, after_body, mid_answer or a number of bytes of the body",
+        lambda value: value in ("before_body", "after_body", "mid_answer") or (_is_number(value) and value >= 1),
+    ),
+    "stall": ("silent or headers", lambda value: value in ("silent", "headers")),
+    "signal": ("the name of a signal without SIG", lambda value: hasattr(signal, f"SIG{value}")),
+}
 
 
 def _rule(item: Any, where: str) -> Rule:
@@ -302,25 +324,17 @@ def _rule(item: Any, where: str) -> Rule:
 def _fault(do: Mapping[str, Any], where: str) -> Fault:
     _only(do, _DO_KEYS, where)
     values = dict(do)
-    for name in _NUMBERS:
-        if values.get(name) == "forever":
-            values[name] = inf
-        if not isinstance(values.get(name, 0), int | float | None):
-            raise BadRule(f"{where}: `{name}` must be a number of seconds")
-    fault = replace(NONE, **values)
-    if fault.error and fault.error not in ERRORS:
-        raise BadRule(f"{where}: `error` must be one of {', '.join(ERRORS)}")
-    if fault.outcome not in OUTCOMES:
-        raise BadRule(f"{where}: `outcome` must be one of {', '.join(OUTCOMES)}")
-    if fault.reset not in ("", "before_body", "after_body", "mid_answer") and (
-        not isinstance(fault.reset, int) or isinstance(fault.reset, bool)
-    ):
-        raise BadRule(f"{where}: `reset` must be before_body, after_body, mid_answer or a number of bytes of the body")
-    if fault.stall not in ("", "silent", "headers"):
-        raise BadRule(f"{where}: `stall` must be silent or headers")
-    if not hasattr(signal, f"SIG{fault.signal}"):
-        raise BadRule(f"{where}: `signal` must be the name of a signal without SIG")
-    return fault
+    for name, value in do.items():
+        if value == "forever" and name in _SECONDS:
+            values[name] = value = inf
+        words, fits = _FORMS.get(name, ("", lambda value: True))
+        if not fits(value):
+            raise BadRule(f"{where}: `{name}` is {value!r}, and must be {words}")
+    return Fault(**values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _only(item: Mapping[str, Any], allowed: set[str], where: str) -> None:

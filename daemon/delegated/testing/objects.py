@@ -43,7 +43,7 @@ class Run:
 
     def shown(self, now: float) -> bool:
         """True once the look-ups show it: `lag` seconds after its end."""
-        return self.finished(now) and not self.deleted and (self.done_at is None or now >= self.done_at + self.lag)
+        return self.finished(now) and (self.done_at is None or now >= self.done_at + self.lag)
 
     def state(self, now: float) -> str:
         """Return its status in the words of the Responses interface."""

@@ -438,7 +438,8 @@ class Provider:
 
     def _stored(self, name: str, wire: str, noun: str, fault: Fault) -> Run:
         run = self._runs.get(name)
-        if run is None or run.wire != wire or not run.store or run.deleted or fault.absent:
+        visible = run is not None and run.wire == wire and run.store and not run.deleted and not fault.absent
+        if run is None or not visible or (wire == "chat" and not run.shown(self.now())):
             raise _Refusal(404, "invalid_request_error", None, None, f"{noun} with id '{name}' not found.")
         return run
 
@@ -473,6 +474,7 @@ class Provider:
             for run in self._runs.values()
             if run.wire == "chat"
             and run.store
+            and not run.deleted
             and run.shown(now)
             and run.outcome not in ("failed", "cancelled")
             and query.get("model") in (None, "", run.model)

@@ -135,10 +135,10 @@ class ServerThread:
 
     def __init__(self, **settings: Any) -> None:
         self._server = Server(**settings)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="testing-server", daemon=True)
 
     def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="testing-server", daemon=True)
         self._thread.start()
         try:
             self._await(self._server.start())
