@@ -77,6 +77,7 @@ class Claim:
     data: bytes
     at: float
     refused: str = ""
+    order: str = ""  # the RETRY file that this revision obeys
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,13 +240,22 @@ class Journal:
         header, body = record
         try:
             claim = Claim(
-                key, revision, header["name"], header["sha256"], body, header["at"], header.get("refused", "")
+                key,
+                revision,
+                header["name"],
+                header["sha256"],
+                body,
+                header["at"],
+                header.get("refused", ""),
+                header.get("order", ""),
             )
         except KeyError:
             return None
         return JobRecord(self, claim)
 
-    def claim(self, key: str, revision: int, name: str, data: bytes, *, refused: str = "") -> JobRecord:
+    def claim(
+        self, key: str, revision: int, name: str, data: bytes, *, refused: str = "", order: str = ""
+    ) -> JobRecord:
         """Make a request ours, durably. Raises `FileExistsError` if that revision is claimed already."""
         place = _place(key)
         shard = os.path.dirname(place)
@@ -258,11 +268,11 @@ class Journal:
             self.quarantine(torn)
         sha256 = hashlib.sha256(data).hexdigest()
         header = {"id": key, "revision": revision, "name": name, "sha256": sha256, "size": len(data)}
-        self.write(torn, {**header, "refused": refused} if refused else header, data)
+        self.write(torn, {**header, "refused": refused, "order": order}, data)
         # The record's own directory is synced; its parents were made in the same breath and must survive with it.
         for parent in (place, shard, "jobs") if new_shard else (place, shard):
             self.dir.sync(parent)
-        return JobRecord(self, Claim(key, revision, name, sha256, data, self.now(), refused))
+        return JobRecord(self, Claim(key, revision, name, sha256, data, self.now(), refused, order))
 
     def quarantine(self, path: str) -> None:
         """Set a damaged record aside under a name that no reader takes for a record."""
