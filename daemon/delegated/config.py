@@ -31,7 +31,7 @@ from delegated.settings import (
     ModelSettings,
     Retry,
     adapter,
-    keys,
+    dotted_keys,
     kind_at,
 )
 from delegated.yaml_guard import Path
@@ -319,7 +319,7 @@ def _absolute(path: str) -> str:
 
 
 def _env_names() -> Iterator[str]:
-    for key in keys():
+    for key in dotted_keys():
         yield _PREFIX + key.replace("*", "openai").replace(".", "__").upper()
 
 
@@ -365,8 +365,8 @@ def _complaint(error: Any) -> str:
         name = str(path[-1])
         if path[0] == "endpoints" and "key" in name:
             return f"`{_dotted(path)}`: keys are not written here; name their place: key_env, key_credential, key_file"
-        inside = [key for key in keys() if key.count(".") == len(path) - 1 and _same_section(key, path)]
-        elsewhere = [key for key in keys() if key.split(".")[-1] == name]
+        inside = [key for key in dotted_keys() if key.count(".") == len(path) - 1 and _same_section(key, path)]
+        elsewhere = [key for key in dotted_keys() if key.split(".")[-1] == name]
         guess = (
             f"; did you mean `{elsewhere[0]}`?"
             if elsewhere
@@ -388,7 +388,7 @@ def _same_section(key: str, path: Path) -> bool:
 
 
 def _sections() -> list[str]:
-    return sorted({key.split(".")[0] for key in keys() if "." in key})
+    return sorted({key.split(".")[0] for key in dotted_keys() if "." in key})
 
 
 def _dotted(path: Path) -> str:

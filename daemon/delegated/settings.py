@@ -276,15 +276,15 @@ def kind_at(path: Sequence[str | int]) -> str | None:
     return "text" if kinds <= {str, type(None)} else "scalar"
 
 
-def keys(of: Any = Config, at: str = "") -> Iterator[str]:
+def dotted_keys(of: Any = Config, at: str = "") -> Iterator[str]:
     """Yield every key, nested ones with dots, a name to choose as `*`: `retry.attempts`, `endpoints.*.base_url`."""
     for name, hint in get_type_hints(of).items():
         if name.startswith("__"):
             continue
         if is_dataclass(hint):
-            yield from keys(hint, f"{at}{name}.")
+            yield from dotted_keys(hint, f"{at}{name}.")
         elif get_origin(hint) is Mapping:
-            yield from keys(get_args(hint)[1], f"{at}{name}.*.")
+            yield from dotted_keys(get_args(hint)[1], f"{at}{name}.*.")
         else:
             yield at + name
 
@@ -314,3 +314,7 @@ def adapter() -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(Config)
+
+
+if __name__ == "__main__":
+    print(json.dumps(json_schema(), indent=2))  # noqa: T201 - the schema is this command's result
