@@ -1,7 +1,7 @@
 """What is settled, in SQLite: saves reading every old request at a start. Rebuildable; never decides a state.
 
-A row says: this file, in exactly this state (inode, size, times), was dealt with. A row that is missing costs a read and
-a hash; a row that is stale cannot match. Before a request gets a new revision its row is removed durably.
+A row says: this file, in exactly this state (inode, size, times), was dealt with. A row that is missing costs a read
+and a hash; a row that is stale cannot match. Before a request gets a new revision its row is removed durably.
 """
 
 from __future__ import annotations

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import House, Server
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """A workspace, its drop folder and the daemons that serve it; all are killed at the end."""
+    house = House(tmp_path)
+    yield house
+    house.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """The local server in a process of its own."""
+    server = Server(tmp_path)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def need() -> Callable[[str], str]:
+    """Find a tool that a test drives: a missing one skips here and fails in CI."""
+    import shutil
+
+    def find(tool: str) -> str:
+        path = shutil.which(tool)
+        if path is None:
+            message = f"{tool} is not installed"
+            if os.environ.get("CI"):
+                pytest.fail(message)
+            pytest.skip(message)
+        return path
+
+    return find

@@ -1,0 +1,234 @@
+"""Real processes for the tests: a daemon on a workspace, a local server that counts what it bills."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+PATIENCE_S = 30.0
+PREFIX = "OPENAI_DELEGATION_"
+BUG = "def total(items):\n    return sum(item.price for item in items) / len(items)\n\n\nprint(total([]))\n"
+TRACE = """Traceback (most recent call last):
+  File "app.py", line 5, in <module>
+    print(total([]))
+  File "app.py", line 2, in total
+    return sum(item.price for item in items) / len(items)
+ZeroDivisionError: division by zero
+"""
+T = TypeVar("T")
+
+
+def until(probe: Callable[[], T], *, what: str, patience: float = PATIENCE_S, pause: float = 0.01) -> T:
+    """Return the first true value of `probe`; fail after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while True:
+        value = probe()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {patience:g} s")
+        time.sleep(pause)
+
+
+def request_text(issue: str = "it divides by zero", *, logs: str = TRACE, files: str = "app.py") -> str:
+    return f"# Issue\n\n{issue}\n\n# Files\n\n- {files}\n\n# Error Logs\n\n```\n{logs}```\n"
+
+
+class Server:
+    """The local server in a process of its own."""
+
+    def __init__(self, tmp: Path, *arguments: str, port: int = 0) -> None:
+        self._out = open(tmp / "server.out", "wb")
+        self.state = tmp / "bills.jsonl"
+        port_file = tmp / "server.port"
+        port_file.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "delegated.testing.server", "--quiet", "--port", str(port)]
+        command += ["--port-file", str(port_file), "--state", str(self.state), *arguments]
+        self.process = subprocess.Popen(command, stdout=self._out, stderr=self._out)
+        self.port = int(until(lambda: port_file.exists() and port_file.read_text().strip(), what="server listens"))
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.base_url = f"{self.url}/v1"
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(10)
+        self._out.close()
+
+    def state_json(self) -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self.url}/_test/state", timeout=10) as answer:
+            return json.load(answer)
+
+    def bills(self) -> list[dict[str, Any]]:
+        return self.state_json()["bills"]
+
+    def script(self, *rules: dict[str, Any]) -> None:
+        data = json.dumps(list(rules)).encode()
+        request = urllib.request.Request(
+            f"{self.url}/_test/faults", data=data, headers={"content-type": "application/json"}
+        )
+        urllib.request.urlopen(request, timeout=10).close()
+
+
+class Daemon:
+    """The real daemon on one workspace."""
+
+    def __init__(self, workspace: Path, log: Path, env: dict[str, str], *arguments: str, prefix: tuple[str, ...] = ()):
+        self.log = log
+        self._file = open(log, "ab")
+        self._from = self._file.tell()
+        program = [sys.executable, "-c", "import sys; from delegated.cli import main_daemon; sys.exit(main_daemon())"]
+        self.process = subprocess.Popen(
+            [*prefix, *program, "--workspace", str(workspace), *arguments],
+            stdout=self._file,
+            stderr=self._file,
+            env=env,
+            cwd=workspace,
+        )
+
+    def events(self) -> list[dict[str, Any]]:
+        found = []
+        with open(self.log, "rb") as file:
+            file.seek(self._from)
+            for line in file.read().splitlines():
+                try:
+                    value = json.loads(line)
+                except ValueError:
+                    value = {"event": line.decode("utf-8", "replace")}
+                if isinstance(value, dict):
+                    found.append(value)
+        return found
+
+    def has(self, event: str) -> bool:
+        return any(each.get("event") == event for each in self.events())
+
+    def ready(self) -> Daemon:
+        def probe() -> bool:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the daemon ended with {self.process.returncode}: {self.log.read_text()}")
+            return self.has("worker.ready")
+
+        until(probe, what="daemon ready", pause=0.02)
+        return self
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        self._file.close()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(PATIENCE_S)
+        self._file.close()
+        return code
+
+
+class House:
+    """A workspace with its drop folder, and the daemons that serve it one after the other."""
+
+    def __init__(self, tmp: Path) -> None:
+        self.tmp = tmp
+        self.workspace = tmp / "work space"
+        self.folder = self.workspace / ".autonomous_runs" / "openai_delegations"
+        self.folder.mkdir(parents=True)
+        (self.workspace / "app.py").write_text(BUG)
+        self.outside = tmp / "outside"
+        self.outside.mkdir()
+        home = tmp / "home"
+        home.mkdir()
+        self.env = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "PYTHONWARNINGS": "error",
+            "DELEGATED_MODEL": "offline",
+            "DELEGATED_LOG__FORMAT": "json",
+            "DELEGATED_GRACE_S": "5",
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        }
+        self._daemons: list[Daemon] = []
+
+    def use(self, server: Server, wire: str = "responses", **settings: Any) -> None:
+        self.env |= {
+            "DELEGATED_MODEL": "gpt-4o",
+            "OPENAI_API_KEY": "sk-test-0123456789abcdefghij",
+            "DELEGATED_ENDPOINTS__OPENAI__BASE_URL": server.base_url,
+            "DELEGATED_ENDPOINTS__OPENAI__WIRE": wire,
+        }
+        self.set(**settings)
+
+    def set(self, **settings: Any) -> None:
+        self.env |= {f"DELEGATED_{key.upper()}": str(value) for key, value in settings.items()}
+
+    def start(self, *arguments: str, prefix: tuple[str, ...] = ()) -> Daemon:
+        daemon = Daemon(self.workspace, self.tmp / "daemon.log", self.env, *arguments, prefix=prefix)
+        self._daemons.append(daemon)
+        return daemon
+
+    def up(self, *arguments: str) -> Daemon:
+        return self.start(*arguments).ready()
+
+    def close(self) -> None:
+        for daemon in self._daemons:
+            if daemon.process.poll() is None:
+                daemon.process.kill()
+                daemon.process.wait(10)
+            daemon._file.close()
+
+    def request(self, key: str, suffix: str = ".md") -> Path:
+        return self.folder / f"{PREFIX}REQUEST_{key}{suffix}"
+
+    def result_path(self, key: str, suffix: str = "json") -> Path:
+        return self.folder / f"{PREFIX}RESULT_{key}.{suffix}"
+
+    def drop(self, key: str, text: str | bytes | None = None, suffix: str = ".md") -> Path:
+        """Move a request in, as a well-behaved writer does."""
+        data = request_text() if text is None else text
+        temp = self.outside / f"{key}.tmp"
+        temp.write_bytes(data.encode() if isinstance(data, str) else data)
+        path = self.request(key, suffix)
+        os.rename(temp, path)
+        return path
+
+    def has_result(self, key: str) -> bool:
+        return self.result_path(key).exists()
+
+    def result(self, key: str, *, patience: float = PATIENCE_S) -> dict[str, Any]:
+        until(lambda: self.has_result(key), what=f"RESULT {key}", patience=patience)
+        assert self.result_path(key, "md").exists(), "RESULT.md is published before RESULT.json"
+        return json.loads(self.result_path(key).read_text())
+
+    def revision(self, key: str, number: int) -> dict[str, Any]:
+        """Wait until the RESULT that stands is of this revision."""
+
+        def probe() -> dict[str, Any] | None:
+            try:
+                value = json.loads(self.result_path(key).read_text())
+            except FileNotFoundError:
+                return None
+            return value if value["request"]["revision"] == number else None
+
+        return until(probe, what=f"revision {number} of {key}")
+
+    def job(self, key: str, revision: int = 1) -> Path:
+        found = list((self.folder / ".delegated" / "jobs").glob(f"*/{key}/r{revision}"))
+        assert len(found) == 1, f"no job {key} r{revision}"
+        return found[0]
+
+
+@contextmanager
+def running(thing: T) -> Iterator[T]:
+    try:
+        yield thing
+    finally:
+        thing.close()  # type: ignore[attr-defined]
