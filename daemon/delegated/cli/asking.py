@@ -1,0 +1,265 @@
+"""Asking: drop the request, then wait for the daemon or do its work; the commands and `delegated.ask` share this."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from delegated import folder as drop
+from delegated.errors import OperatorError
+
+from . import exits
+from . import place as places
+from .place import Place, Usage
+from .terminal import Progress
+from .waiting import Signature, wait
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from delegated.request import Request
+    from delegated.result import Result
+
+    Popen = subprocess.Popen[bytes]
+
+
+def relative(place: Place, given: Iterable[str]) -> tuple[str, ...]:
+    """Split comma lists and make each path relative to the workspace root, where it is meant from elsewhere."""
+    found: list[str] = []
+    for value in given:
+        parts = [value] if _there(place.workspace, value) else value.split(",")
+        for part in parts:
+            path = part.strip()
+            if path:
+                found.append(_from_root(place.workspace, path))
+    return tuple(dict.fromkeys(found))
+
+
+def _from_root(root: str, path: str) -> str:
+    """Turn a path that exists seen from the current directory, or an absolute one, into one below the root."""
+    if not os.path.isabs(path) and (os.getcwd() == root or _there(root, path)):
+        return path.replace(os.sep, "/")
+    full = os.path.abspath(path)
+    try:
+        inside = os.path.commonpath([root, full]) == root
+    except ValueError:  # another drive
+        inside = False
+    if not inside or not _there(root, full):
+        return path.replace(os.sep, "/")  # the daemon says what is wrong with it, and what was meant
+    return os.path.relpath(full, root).replace(os.sep, "/")
+
+
+def _there(root: str, path: str) -> bool:
+    full = os.path.join(root, path)
+    if "\0" in full:
+        return False
+    if os.path.lexists(full):
+        return True
+    if not any(char in path for char in "*?["):
+        return False
+    import glob
+
+    return next(glob.iglob(full, recursive=True), None) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A request that lies in the folder: its id, and who serves that folder (None: nobody)."""
+
+    key: str
+    served_by: str | None
+
+
+def submit(place: Place, request: Request, *, key: str | None = None) -> Started:
+    """Drop a request into the folder, whole. Raises `Usage` when the id is taken, `OperatorError` 74 when it cannot."""
+    from delegated.request import render
+
+    if not request.issue.strip():
+        raise Usage("the issue is empty", 'say in a sentence what is wrong: --issue "500 error on /runs/start"')
+    if key is not None and (not drop.ID.fullmatch(key) or key.endswith(drop.SUFFIXES)):
+        raise Usage(
+            f"{key!a} cannot be an id",
+            "an id is 1 to 100 letters, digits, dots, underscores and hyphens, begins with a letter or digit "
+            "and does not end like a file (.md)",
+        )
+    data = (render(request).rstrip("\n") + "\n\n<!-- END -->\n").encode("utf-8", "replace")
+    try:
+        # 0755 for the parents: they belong to the project, the folder itself to this user alone.
+        os.makedirs(os.path.dirname(place.folder), exist_ok=True)
+        os.makedirs(place.folder, mode=0o700, exist_ok=True)
+        while True:
+            chosen = key or places.new_id(place)
+            try:
+                if key is not None and places.taken(place, key):
+                    raise FileExistsError
+                drop.submit(place.folder, f"{drop.PREFIX}REQUEST_{chosen}.md", data)
+            except FileExistsError:
+                if key is not None:
+                    raise Usage(
+                        f"the id {key} is taken", "choose another --id, or leave it out; `delegate list` shows the ids"
+                    ) from None
+                continue  # somebody else asks in the same second: take the next number
+            break
+    except OSError as error:
+        raise OperatorError(
+            f"cannot write in {place.folder}: {error.strerror}",
+            exits.CANNOT_WRITE,
+            "free space there, or make it writable for this user",
+        ) from error
+    return Started(chosen, places.holder(place))
+
+
+def settle(
+    place: Place,
+    key: str,
+    *,
+    served: bool,
+    timeout: float | None,
+    progress: Progress,
+    before: Signature = None,
+) -> None:
+    """Return once a RESULT other than `before` stands: from the daemon, or from a process of ours where there is none.
+
+    `timeout` is in seconds. Raises `TimeoutError`; `OperatorError` when the work cannot be done here.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+        if served:
+            if wait(
+                place,
+                key,
+                deadline=deadline,
+                progress=progress,
+                before=before,
+                abandoned=lambda: places.holder(place) is None,
+            ):
+                return None
+            progress.phase(f"{key}: the daemon has left; going on with it here")
+        try:
+            return run_here(place, key, deadline=deadline, progress=progress, before=before)
+        except OperatorError as error:
+            if error.exit_code != exits.HELD:
+                raise
+            served = True  # a daemon came between our look and its lock: it will answer
+
+
+def run_here(place: Place, key: str, *, deadline: float | None, progress: Progress, before: Signature = None) -> None:
+    """Answer one request by a daemon of its own that leaves after it. Raises `OperatorError`, 75 where one is already.
+
+    A process of its own: its signals, its event loop and its logs must not become those of a program that only asked.
+    It goes on when this process is killed, and what it has recorded outlives it.
+    """
+    import tempfile
+
+    with tempfile.TemporaryFile() as said:
+        child = start_daemon(place.workspace, "--only", key, "--log-level", "error", folder=place.folder, stderr=said)
+        try:
+            stands = wait(
+                place,
+                key,
+                deadline=deadline,
+                progress=progress,
+                before=before,
+                abandoned=lambda: child.poll() is not None,
+                probe_s=0.05,
+            )
+            code = _left(child, 10.0 if stands else 60.0)
+        except BaseException:  # time over, or Ctrl+C: the records on disk are all that is needed to go on later
+            stop_daemon(child)
+            raise
+        if stands or places.signature(place, key) not in (None, before):
+            return
+        said.seek(0)
+        raise _complaint(key, code, said.read(64 << 10).decode("utf-8", "replace"))
+
+
+def start_daemon(
+    workspace: str, *flags: str, folder: str | None = None, stderr: IO[bytes] | int | None = None
+) -> Popen:
+    """Start `delegated` on a workspace. `-P`: nothing is imported from the current directory, a stranger's perhaps."""
+    import subprocess
+
+    env = dict(os.environ)
+    if folder is not None and folder != os.path.join(workspace, *drop.DEFAULT.split("/")):
+        env["DELEGATED_FOLDER"] = os.path.relpath(folder, workspace).replace(os.sep, "/")
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "delegated.cli.serve", "--workspace", workspace, *flags],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        env=env,
+        start_new_session=True,  # Ctrl+C is for us: we tell it to stop
+    )
+
+
+def stop_daemon(child: Popen, grace: float = 2.0) -> None:
+    """Ask a daemon that we started to stop, and insist after `grace` seconds."""
+    for last in (False, True):
+        if child.poll() is None:
+            child.kill() if last else child.terminate()
+        _left(child, grace)
+
+
+def _left(child: Popen, seconds: float) -> int | None:
+    import subprocess
+
+    try:
+        return child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _complaint(key: str, code: int | None, said: str) -> OperatorError:
+    """Turn what the process said before it left into our own error."""
+    message, _, hint = said.rpartition("\nhint: ")
+    found = (message or said).rpartition("delegated: error: ")[2].strip()
+    if code in (exits.HELD, exits.CANNOT_WRITE, exits.CONFIGURATION, exits.USAGE):
+        return OperatorError(found, code, hint.strip() if message else "")
+    return OperatorError(
+        f"the work on {key} ended without a RESULT (exit code {code}){': ' if found else ''}{found[-2000:]}",
+        exits.FAILED,
+        f"`delegate status {key}` shows where it stands; `delegate doctor` checks the rest",
+    )
+
+
+def ask(
+    issue: str,
+    *,
+    files: Sequence[str],
+    logs: str,
+    context: str,
+    attempted_fixes: Sequence[str],
+    questions: Sequence[str],
+    workspace: str | None,
+    model: str | None,
+    timeout: float | None,
+) -> Result:
+    """Do what `delegated.ask` promises."""
+    from delegated.request import Options, Request
+    from delegated.result import from_json
+
+    for name, value in (("files", files), ("attempted_fixes", attempted_fixes), ("questions", questions)):
+        if isinstance(value, str):
+            raise ValueError(f"{name} should be a list of texts, not one text")
+    try:
+        place = places.find(workspace)
+        request = Request(
+            issue=issue,
+            context=context,
+            logs=logs,
+            attempted_fixes=tuple(attempted_fixes),
+            files=relative(place, files),
+            questions=tuple(questions),
+            options=Options(models=(model,) if model else ()),
+        )
+        started = submit(place, request)
+    except Usage as error:
+        raise ValueError(f"{error}; {error.hint}") from error
+    settle(place, started.key, served=started.served_by is not None, timeout=timeout, progress=Progress(quiet=True))
+    with place.open() as directory:
+        text = directory.read(drop.result_name(started.key, "json"), 64 << 20).decode("utf-8", "replace")
+    return from_json(text)

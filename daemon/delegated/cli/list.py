@@ -1,0 +1,92 @@
+"""List the requests, the newest first, and how they ended."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from . import exits, terminal
+from . import place as places
+from .arguments import place_flags, place_of
+from .place import Place, Row
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `list`."""
+    parser.add_argument("-n", "--number", metavar="N", type=int, default=20, help="how many at most; default: 20")
+    parser.add_argument("--all", action="store_true", help="all of them")
+    parser.add_argument("--json", action="store_true", help="print a JSON array")
+    place_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table."""
+    place = place_of(args)
+    rows = places.rows(place)
+    shown = rows if args.all else rows[: max(0, args.number)]
+    items = [_item(place, row) for row in shown]
+    if args.json:
+        terminal.out_json(items)
+        return exits.OK
+    if not items:
+        terminal.say(f"no requests in {place.folder}")
+        terminal.next_step('delegate ask --issue "what is wrong" --files src/main.py')
+        return exits.OK
+    now = time.time()
+    table = [("ID", "STATE", "VERDICT", "CONFIDENCE", "AGE", "COST", "ISSUE")]
+    for item in items:
+        cost = item["cost_usd"]
+        table.append(
+            (
+                item["id"],
+                item["status"],
+                item["verdict"],
+                item["confidence"],
+                age(now - item["at"]),
+                f"${cost:.4f}" if isinstance(cost, int | float) else "",
+                item["title"][:60],
+            )
+        )
+    widths = [max(len(row[n]) for row in table) for n in range(len(table[0]) - 1)]
+    for row in table:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        terminal.out("  ".join((*cells, row[-1])).rstrip())
+    if len(rows) > len(shown):
+        terminal.say(f"{len(rows) - len(shown)} more: delegate list --all")
+    return exits.OK
+
+
+def _item(place: Place, row: Row) -> dict[str, Any]:
+    result = places.read_result(place, row.id) if row.state == "settled" else None
+    result = result or {}
+    about = result.get("request")
+    title = about.get("title") if isinstance(about, dict) else ""
+    confidence = result.get("confidence")
+    if isinstance(confidence, dict):
+        confidence = confidence.get("level")
+    return {
+        "id": row.id,
+        "state": row.state,
+        "status": _word(result.get("status")) or row.state,
+        "verdict": _word(result.get("verdict")),
+        "confidence": _word(confidence),
+        "at": row.at,
+        "cost_usd": result.get("cost_usd"),
+        "model": _word(result.get("model")),
+        "title": _word(title),
+    }
+
+
+def _word(value: object) -> str:
+    """Return a text on one line, "" for anything else."""
+    return " ".join(terminal.clean(value).split()) if isinstance(value, str) else ""
+
+
+def age(seconds: float) -> str:
+    """Write how long ago something was, in its largest unit."""
+    seconds = max(0.0, seconds)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"

@@ -1,0 +1,291 @@
+"""Which folder is meant, who serves it, and what stands in it: everything a client learns by looking."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from delegated import folder as drop
+from delegated.disk import Directory
+from delegated.errors import OperatorError
+
+from . import exits
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+MARK: Final = ".autonomous_runs"
+JOURNAL: Final = ".delegated"
+
+
+class Absent(Exception):
+    """There is no such request, or no RESULT yet; `hint` says how to go on."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class Usage(Exception):
+    """The command line cannot be used as it stands."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A workspace and its drop folder, both absolute. Neither need exist."""
+
+    workspace: str
+    folder: str
+
+    def flags(self) -> str:
+        """Return the flags that lead a later command, run from here, to this folder ("" when none are needed)."""
+        import shlex
+
+        if find() == self:
+            return ""
+        if self.folder == os.path.join(self.workspace, *drop.DEFAULT.split("/")):
+            return f" --workspace {shlex.quote(self.workspace)}"
+        return f" --workspace {shlex.quote(self.workspace)} --folder {shlex.quote(self.folder)}"
+
+    def workspace_flag(self) -> str:
+        """Return the flag that names this workspace to `delegated` ("" when it is the current directory)."""
+        import shlex
+
+        return "" if self.workspace == os.getcwd() else f" --workspace {shlex.quote(self.workspace)}"
+
+    def path(self, name: str) -> str:
+        """Return the path of a file in the folder."""
+        return os.path.join(self.folder, name)
+
+    def open(self) -> Directory:
+        """Open the folder. Raises `Absent` when there is none, `OperatorError` when it cannot be read."""
+        try:
+            return Directory(self.folder)
+        except (FileNotFoundError, NotADirectoryError):
+            raise Absent(
+                f"there is no drop folder at {self.folder}",
+                "`delegate init` makes one; or name the workspace with --workspace",
+            ) from None
+        except OSError as error:
+            raise OperatorError(f"cannot open {self.folder}: {error.strerror}", exits.CANNOT_WRITE) from error
+
+
+def find(workspace: str | None = None, folder: str | None = None) -> Place:
+    """Find the place: as named, else the nearest parent that holds `.autonomous_runs`, else the current directory."""
+    if workspace is not None:
+        root = os.path.abspath(os.path.expanduser(workspace))
+        if not os.path.isdir(root):
+            raise Usage(f"the workspace {root} is not a directory", "--workspace takes the root of the code")
+    elif folder is not None and os.path.abspath(folder).endswith(os.path.join("", *drop.DEFAULT.split("/"))):
+        root = os.path.dirname(os.path.dirname(os.path.abspath(os.path.expanduser(folder))))
+    else:
+        here = at = os.getcwd()
+        while not os.path.isdir(os.path.join(at, MARK)) and os.path.dirname(at) != at:
+            at = os.path.dirname(at)
+        root = at if os.path.isdir(os.path.join(at, MARK)) else here
+    if folder is not None:
+        return Place(root, os.path.abspath(os.path.expanduser(folder)))
+    return Place(root, os.path.join(root, *_configured_folder().split("/")))
+
+
+def _configured_folder() -> str:
+    """Return the folder's path below a workspace. The configuration is read, which is slow, only where there is one."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    base = base if os.path.isabs(base) else os.path.expanduser("~/.config")
+    ours = ("/etc/delegated", os.path.join(base, "delegated"))
+    if not os.environ.get("DELEGATED_FOLDER") and not any(map(os.path.isdir, ours)):
+        return drop.DEFAULT
+    from delegated import config
+
+    return config.load().folder
+
+
+def check_id(key: str) -> str:
+    """Return a request's id, also from a file's name or path in the folder. Raises `Usage` when it is none."""
+    name = os.path.basename(key.rstrip("/"))
+    if name.startswith(drop.PREFIX):
+        name = name[len(drop.PREFIX) :].partition("_")[2]
+        for suffix in drop.SUFFIXES:
+            name = name.removesuffix(suffix)
+    if not drop.ID.fullmatch(name):
+        raise Usage(f"{key!a} is not a request's id", "`delegate list` shows the ids")
+    return name
+
+
+def holder(place: Place) -> str | None:
+    """Say who serves the folder, as the lock's holder wrote it; None when nobody does.
+
+    Asks by a shared lock that is given back at once: two clients that ask at the same moment do not see each other.
+    """
+    path = os.path.join(place.folder, JOURNAL, "lock")
+    try:
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0))
+    except OSError:
+        return None
+    try:
+        if fcntl is None:
+            return None  # no lock to ask: the records' exclusive creation is the guard there
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.read(fd, 200).decode("utf-8", "replace").strip() or "another process"
+        except OSError:
+            return None
+        return None
+    finally:
+        os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One request in the folder: `state` is `settled`, `running` or `waiting`; `at` seconds since the epoch."""
+
+    id: str
+    state: str
+    at: float
+    request: str = ""
+
+
+def rows(place: Place) -> list[Row]:
+    """List what stands in the folder, the newest first; a request is settled once its RESULT.json stands."""
+    results: dict[str, float] = {}
+    running: dict[str, float] = {}
+    requests: dict[str, tuple[float, str]] = {}
+    with place.open() as directory, directory.scan() as scan:
+        for entry in scan:
+            for key, at, kind in _told(entry):
+                if kind == "RESULT":
+                    results[key] = at
+                elif kind == "STATUS":
+                    running[key] = at
+                else:
+                    requests[key] = (at, entry.name)
+    found = []
+    for key in {*results, *running, *requests}:
+        name = requests.get(key, (0.0, ""))[1]
+        if key in results:
+            found.append(Row(key, "settled", results[key], name))
+        elif key in running:
+            found.append(Row(key, "running", running[key], name))
+        else:
+            found.append(Row(key, "waiting", requests[key][0], name))
+    return sorted(found, key=lambda row: (-row.at, row.id))
+
+
+def _told(entry: os.DirEntry[str]) -> Iterator[tuple[str, float, str]]:
+    name = entry.name
+    if not name.startswith(drop.PREFIX):
+        return
+    asked = drop.request_id(name)
+    if asked is not None:
+        kind, key = "REQUEST", asked[0]
+    else:
+        kind, _, rest = name[len(drop.PREFIX) :].partition("_")
+        key = rest.removesuffix(".json")
+        if kind not in ("RESULT", "STATUS") or key == rest or not drop.ID.fullmatch(key):
+            return
+    try:
+        at = entry.stat(follow_symlinks=False).st_mtime
+    except OSError:
+        return
+    yield key, at, kind
+
+
+def request_names(place: Place, key: str) -> list[str]:
+    """Name the REQUEST files of an id that stand in the folder."""
+    with place.open() as directory:
+        names = [f"{drop.PREFIX}REQUEST_{key}{suffix}" for suffix in drop.SUFFIXES]
+        return [name for name in names if directory.exists(name)]
+
+
+def signature(place: Place, key: str) -> tuple[int, int] | None:
+    """Tell one RESULT of an id from the next; None while there is none."""
+    try:
+        info = os.lstat(place.path(drop.result_name(key, "json")))
+    except OSError:
+        return None
+    return (info.st_ino, info.st_mtime_ns)
+
+
+def read_json(place: Place, name: str) -> dict[str, Any] | None:
+    """Read a JSON object in the folder; None when it is absent or not one."""
+    import json
+
+    try:
+        with Directory(place.folder) as directory:
+            value = json.loads(directory.read(name, 64 << 20))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_result(place: Place, key: str) -> dict[str, Any] | None:
+    """Read RESULT.json; None while there is none (or somebody else wrote one that is no JSON)."""
+    return read_json(place, drop.result_name(key, "json"))
+
+
+def read_status(place: Place, key: str) -> dict[str, Any] | None:
+    """Read the STATUS file of a running job."""
+    return read_json(place, drop.status_name(key))
+
+
+def read_text(place: Place, name: str) -> str | None:
+    """Read a text file in the folder; None when it is absent."""
+    try:
+        with Directory(place.folder) as directory:
+            return directory.read(name, 64 << 20).decode("utf-8", "replace")
+    except OSError:
+        return None
+
+
+def require(place: Place, key: str) -> None:
+    """Raise `Absent` when neither a request nor a RESULT nor a record of this id stands in the folder."""
+    if request_names(place, key) or signature(place, key):
+        return
+    import difflib
+
+    near = difflib.get_close_matches(key, [row.id for row in rows(place)], 1, 0.6)
+    did = f"did you mean {near[0]}? " if near else ""
+    raise Absent(f"there is no request {key} in {place.folder}", f"{did}`delegate list` shows what is there")
+
+
+def give_order(place: Place, kind: str, key: str) -> str:
+    """Drop an order (`CANCEL` or `RETRY`) for a request; an order that is there already stands. Returns its path."""
+    name = f"{drop.PREFIX}{kind}_{key}"
+    try:
+        with place.open() as directory:
+            try:
+                os.close(directory.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            directory.sync()
+    except OSError as error:
+        raise OperatorError(f"cannot write in {place.folder}: {error.strerror}", exits.CANNOT_WRITE) from error
+    return place.path(name)
+
+
+def new_id(place: Place, now: float | None = None) -> str:
+    """Make an id in the form of a local timestamp, with a number behind it when it is taken."""
+    base = time.strftime("%Y%m%d_%H%M%S", time.localtime(now))
+    key, number = base, 1
+    while taken(place, key):
+        number += 1
+        key = f"{base}-{number}"
+    return key
+
+
+def taken(place: Place, key: str) -> bool:
+    """Say whether a request or a RESULT in the folder bears this id."""
+    try:
+        return bool(request_names(place, key)) or signature(place, key) is not None
+    except Absent:
+        return False

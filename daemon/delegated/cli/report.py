@@ -1,0 +1,90 @@
+"""How a RESULT is shown, and what is said when there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from delegated import folder as drop
+from delegated.errors import OperatorError
+
+from . import exits, terminal
+from . import place as places
+from .asking import settle
+from .place import Absent, Place
+from .terminal import Progress
+from .waiting import Signature
+
+
+def settle_and_show(
+    place: Place,
+    key: str,
+    *,
+    served: bool,
+    timeout: float | None,
+    as_json: bool,
+    quiet: bool,
+    before: Signature = None,
+) -> int:
+    """Wait for a RESULT, or make it here, and print it; return the exit code of how it ended."""
+    progress = Progress(quiet=quiet)
+    flags = place.flags()
+    try:
+        settle(place, key, served=served, timeout=timeout, progress=progress, before=before)
+    except TimeoutError as error:
+        terminal.error(str(error), "the request is not lost: it goes on as soon as a daemon or `wait` works on it")
+        terminal.next_step(f"delegate wait {key}{flags}", f"delegate cancel {key}{flags}")
+        return exits.TIMED_OUT
+    except KeyboardInterrupt:
+        terminal.say(f"stopped waiting; the request {key} is not lost")
+        terminal.next_step(f"delegate wait {key}{flags}", f"delegate cancel {key}{flags}")
+        return exits.INTERRUPTED
+    except OperatorError:
+        terminal.say(f"the request {key} stays in the folder")
+        terminal.next_step(f"delegate wait {key}{flags}")
+        raise
+    return show(place, key, as_json=as_json)
+
+
+def show(place: Place, key: str, *, as_json: bool = False, quiet: bool = False) -> int:
+    """Print a RESULT that stands; return the exit code of its status. Raises `Absent` when there is none."""
+    result = places.read_result(place, key)
+    if result is None:
+        raise Absent(
+            f"there is no RESULT for {key} that can be read",
+            f"delegate wait {key}, or delegate republish {key} when it was deleted",
+        )
+    if as_json:
+        terminal.out_json(result)
+    else:
+        page = places.read_text(place, drop.result_name(key, "md"))
+        terminal.out((page if page is not None else _brief(result)).rstrip("\n"))
+    status = str(result.get("status", ""))
+    if quiet:
+        return exits.for_status(status)
+    terminal.say(f"{key}: {status}; {place.path(drop.result_name(key, 'md'))}")
+    after = next_command(result, key)
+    if after:
+        terminal.next_step(f"{after}{place.flags()}")
+    return exits.for_status(status)
+
+
+def next_command(result: dict[str, Any], key: str) -> str:
+    """Name the command that comes next after a RESULT, "" when there is none.
+
+    The status alone decides: a command that a file suggests is not shown as ours.
+    """
+    status = result.get("status")
+    error = result.get("error")
+    retryable = isinstance(error, dict) and error.get("retryable") is True
+    if status in ("failed", "uncertain", "cancelled") and (retryable or status != "failed"):
+        return f"delegate retry {key}"
+    if status == "rejected":
+        return f"delegate wait {key}"
+    return ""
+
+
+def _brief(result: dict[str, Any]) -> str:
+    """Say the main thing of a RESULT whose page was deleted."""
+    error = result.get("error")
+    cause = result.get("root_cause") or (error.get("message") if isinstance(error, dict) else "")
+    return f"{result.get('status', '')}: {cause}"

@@ -1,0 +1,78 @@
+"""Bring the deleted RESULT of a request back from the journal; nothing is asked and nothing is billed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+
+from delegated import folder as drop
+from delegated.disk import Directory
+from delegated.errors import OperatorError
+
+from . import exits, terminal
+from . import place as places
+from .arguments import place_flags, place_of
+from .place import Absent, Place
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `republish`."""
+    parser.add_argument("id", help="the request's id")
+    place_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write RESULT.md, then RESULT.json, each by rename."""
+    from delegated.result import from_json, to_markdown
+
+    place, key = place_of(args), places.check_id(args.id)
+    text = recorded(place, key)
+    if text is None:
+        raise Absent(
+            f"the journal of {place.folder} holds no RESULT for {key}",
+            f"delegate status {key}, or delegate retry {key}",
+        )
+    files = {"md": to_markdown(from_json(text)), "json": text}
+    try:
+        with place.open() as directory:
+            for suffix, content in files.items():  # the JSON last: its appearance says that the RESULT stands
+                name = drop.result_name(key, suffix)
+                temp = f".{name}.{os.getpid()}.tmp"
+                directory.write_temp(temp, content.encode("utf-8", "surrogatepass"))
+                directory.rename_into(temp, directory, name)
+                directory.sync()
+    except OSError as error:
+        raise OperatorError(f"cannot write in {place.folder}: {error.strerror}", exits.CANNOT_WRITE) from error
+    for suffix in files:
+        terminal.out(place.path(drop.result_name(key, suffix)))
+    terminal.next_step(f"delegate show {key}{place.flags()}")
+    return exits.OK
+
+
+def recorded(place: Place, key: str) -> str | None:
+    """Return the newest RESULT.json in the journal's `done` records, or None. Takes no lock: records only come."""
+    from delegated.journal import unpack
+
+    try:
+        journal = Directory(os.path.join(place.folder, places.JOURNAL))
+    except FileNotFoundError:
+        return None
+    with journal:
+        for revision in _revisions(journal, key):
+            try:
+                record = unpack(journal.read(f"{revision}/done", 256 << 20))
+            except OSError:
+                continue
+            if record is not None and record[1]:
+                return record[1].decode("utf-8", "surrogatepass")
+    return None
+
+
+def _revisions(journal: Directory, key: str) -> Iterator[str]:
+    """Yield the places of a job's revisions, the newest first."""
+    from delegated.journal import _place
+
+    at = _place(key)
+    numbers = [int(name[1:]) for name in journal.names(at) if name[:1] == "r" and name[1:].isdecimal()]
+    yield from (f"{at}/r{number}" for number in sorted(numbers, reverse=True))

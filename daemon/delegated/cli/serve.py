@@ -1,0 +1,61 @@
+"""Serve drop folders: answer every request that is dropped into them, until stopped."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any, Final
+
+from . import exits
+from .place import Usage, check_id, find
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `delegated`."""
+    add = parser.add_argument
+    add(
+        "--workspace",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="a workspace to serve; may be repeated. Default: the configured ones, else the one around here",
+    )
+    add("--once", action="store_true", help="answer what is in the folder, then leave; the exit code is the worst end")
+    add("--only", metavar="ID", type=check_id, help="answer this request alone, then leave")
+    add("--config", metavar="PATH", help="read this file in place of the user's configuration")
+    add("--model", metavar="NAME", help="the model to ask where a request names none")
+    add("--log-level", metavar="LEVEL", choices=("debug", "info", "warning", "error"), help="the least severe to log")
+
+
+_WORST: Final = ("uncertain", "failed", "rejected", "cancelled")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until stopped; with `--once` or `--only` return how it ended."""
+    from delegated import app, config
+
+    flags: dict[str, Any] = {"model": args.model, "log": {"level": args.log_level}}
+
+    def load(workspace: str | None) -> config.Config:
+        return config.load(workspace=workspace, user_file=args.config, flags=flags)
+
+    workspaces = [os.path.abspath(os.path.expanduser(path)) for path in args.workspace]
+    for path in workspaces:
+        if not os.path.isdir(path):
+            raise Usage(f"the workspace {path} is not a directory", "--workspace takes the root of the code")
+    if not workspaces:
+        workspaces = [os.path.expanduser(path) for path in load(None).workspaces] or [find().workspace]
+    if args.only and len(workspaces) > 1:
+        raise Usage("--only needs exactly one workspace", "name it with --workspace")
+    ended = app.serve(load, workspaces, once=args.once, only=args.only)
+    if not (args.once or args.only):
+        return exits.OK
+    return next((exits.for_status(status) for status in _WORST if status in ended.values()), exits.OK)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from . import main_daemon
+
+    sys.exit(main_daemon())

@@ -1,0 +1,50 @@
+"""Print a RESULT."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from . import exits, report, terminal
+from . import place as places
+from .arguments import place_flags, place_of
+from .place import Absent
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `show`."""
+    parser.add_argument("id", nargs="?", help="the request's id; default: the newest RESULT")
+    parser.add_argument("--json", action="store_true", help="print RESULT.json instead of RESULT.md")
+    parser.add_argument("--raw", action="store_true", help="print the model's reply as it was received")
+    place_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what stands."""
+    place = place_of(args)
+    if args.id is None:
+        key = next((row.id for row in places.rows(place) if row.state == "settled"), "")
+        if not key:
+            raise Absent(f"there is no RESULT in {place.folder}", "`delegate ask --issue ...` asks for one")
+    else:
+        key = places.check_id(args.id)
+        places.require(place, key)
+    if args.raw:
+        return _raw(place, key)
+    if places.signature(place, key) is None:
+        running = places.read_status(place, key) is not None
+        raise Absent(f"there is no RESULT for {key} yet: it {'runs' if running else 'waits'}", f"delegate wait {key}")
+    return report.show(place, key, as_json=args.json)
+
+
+def _raw(place: places.Place, key: str) -> int:
+    result = places.read_result(place, key)
+    raw = result.get("raw_response") if result else None
+    if not isinstance(raw, str) or not raw:
+        raise Absent(f"the RESULT of {key} keeps no reply: no model was heard", f"delegate show {key}")
+    if terminal.is_terminal(sys.stdout):
+        terminal.out(raw)
+    else:  # a program gets the very text; a terminal never does
+        sys.stdout.buffer.write(raw.encode("utf-8", "surrogatepass"))
+        sys.stdout.buffer.flush()
+    return exits.OK

@@ -1,0 +1,96 @@
+"""Say who serves the folder, what runs and what waits; with an id, where that request stands."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from typing import Any
+
+from delegated import folder as drop
+
+from . import exits, terminal
+from . import place as places
+from .arguments import place_flags, place_of
+from .list import age
+from .place import Place
+from .waiting import describe
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `status`."""
+    parser.add_argument("id", nargs="?", help="a request's id")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    place_flags(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the state."""
+    place = place_of(args)
+    if args.id is not None:
+        return _one(place, places.check_id(args.id), args.json)
+    served = places.holder(place)
+    rows = places.rows(place) if os.path.isdir(place.folder) else []
+    running = [row for row in rows if row.state == "running"]
+    waiting = [row for row in rows if row.state == "waiting"]
+    if args.json:
+        terminal.out_json(
+            {
+                "folder": place.folder,
+                "workspace": place.workspace,
+                "daemon": served,
+                "running": [places.read_status(place, row.id) or {"id": row.id} for row in running],
+                "waiting": [row.id for row in waiting],
+                "settled": sum(1 for row in rows if row.state == "settled"),
+            }
+        )
+        return exits.OK
+    terminal.out(f"folder   {place.folder}")
+    terminal.out(f"daemon   {served or 'none'}")
+    now = time.time()
+    for row in running:
+        stale = "" if served else " (left behind: nobody works on it)"
+        terminal.out(f"running  {describe(row.id, places.read_status(place, row.id))}{stale}")
+    for row in waiting:
+        terminal.out(f"waiting  {row.id}, for {age(now - row.at)}")
+    terminal.out(f"settled  {len(rows) - len(running) - len(waiting)}")
+    if served is None:
+        terminal.next_step(f"delegated{place.workspace_flag()}")
+    elif running or waiting:
+        terminal.next_step(f"delegate wait {(running or waiting)[0].id}{place.flags()}")
+    return exits.OK
+
+
+def _one(place: Place, key: str, as_json: bool) -> int:
+    places.require(place, key)
+    result, status = places.read_result(place, key), places.read_status(place, key)
+    served = places.holder(place)
+    # A STATUS beside a RESULT is the tail of a revision that is just being settled, or one that was left behind.
+    state = "settled" if result is not None else "running" if status is not None else "waiting"
+    names = [*places.request_names(place, key)]
+    names += [name for name in (drop.result_name(key, "md"), drop.result_name(key, "json")) if _exists(place, name)]
+    told: dict[str, Any] = {
+        "id": key,
+        "state": state,
+        "status": result.get("status") if result else None,
+        "daemon": served,
+        "job": status,
+        "files": [place.path(name) for name in names],
+    }
+    if as_json:
+        terminal.out_json(told)
+        return exits.OK
+    terminal.out(f"{key}: {result.get('status') if result else describe(key, status).partition(': ')[2]}")
+    for path in told["files"]:
+        terminal.out(f"  {path}")
+    if result is not None:
+        terminal.next_step(f"delegate show {key}{place.flags()}")
+    else:
+        if served is None:
+            terminal.say("no daemon serves this folder: `delegate wait` does the work itself")
+        terminal.next_step(f"delegate wait {key}{place.flags()}")
+    return exits.OK
+
+
+def _exists(place: Place, name: str) -> bool:
+    return os.path.lexists(place.path(name))

@@ -1,0 +1,133 @@
+"""What reaches a terminal: data on stdout, talk on stderr, UTF-8 on any console, and nothing that could drive it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from typing import Any, Final, TextIO
+
+# What a terminal could obey or a reader could be misled by: C0 but for tab and newline, DEL, C1, bidirectional and
+# zero-width controls, line and paragraph separators, language tags, lone surrogates.
+_KEEP: Final = "\t\n"
+_BAD: Final = (
+    *((n, n) for n in range(0x20) if chr(n) not in _KEEP),
+    (0x7F, 0x9F),
+    (0x061C, 0x061C),
+    (0x200B, 0x200B),
+    (0x200E, 0x200F),
+    (0x2028, 0x202E),
+    (0x2060, 0x206F),
+    (0xD800, 0xDFFF),
+    (0xFEFF, 0xFEFF),
+    (0xFFF9, 0xFFFB),
+    (0xE0000, 0xE007F),
+)
+
+
+def clean(text: str) -> str:
+    """Show control characters instead of passing them on; a carriage return before a line's end goes."""
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.replace("\r\n", "\n")
+    return "".join(_shown(char) if _bad(ord(char)) else char for char in text)
+
+
+def _bad(code: int) -> bool:
+    if 0x20 <= code < 0x7F:
+        return False
+    return any(low <= code <= high for low, high in _BAD)
+
+
+def _shown(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def prepare() -> None:
+    """Make stdout and stderr write UTF-8 whatever the console's code page, and never fail on a character."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            with contextlib.suppress(ValueError, OSError):
+                stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def out(text: str = "") -> None:
+    """Write data for the caller, cleaned, on stdout."""
+    sys.stdout.write(clean(text) + "\n")
+
+
+def out_json(value: Any) -> None:
+    """Write JSON on stdout; pure ASCII, so that no console and no pipe can change or obey it."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def say(text: str) -> None:
+    """Tell a person something, cleaned, on stderr."""
+    sys.stderr.write(clean(text) + "\n")
+    sys.stderr.flush()
+
+
+def warn(text: str) -> None:
+    """Warn a person on stderr."""
+    say(f"delegate: warning: {text}")
+
+
+def error(text: str, hint: str = "", *, program: str = "delegate") -> None:
+    """Tell what went wrong and what would be right."""
+    say(f"{program}: error: {text}")
+    if hint:
+        say(f"hint: {hint}")
+
+
+def next_step(*commands: str) -> None:
+    """Name the command that comes next."""
+    for command in commands:
+        say(f"next: {command}")
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Say whether a person looks at this stream (a `dumb` terminal cannot update a line in place)."""
+    try:
+        return stream.isatty() and os.environ.get("TERM") != "dumb"
+    except ValueError:  # closed
+        return False
+
+
+class Progress:
+    """What goes on, on stderr: one line updated in place on a terminal, else one line per phase.
+
+    Nothing is shown when `quiet`.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._live = not quiet and is_terminal(sys.stderr)
+        self._last = ""
+        self._drawn = False
+
+    def phase(self, text: str, seconds: float | None = None) -> None:
+        """Show a phase; `seconds` since the start are added on a terminal only."""
+        if self._quiet:
+            return
+        text = " ".join(clean(text).split())
+        if self._live:
+            line = text if seconds is None else f"{text}  {seconds:.0f} s"
+            with contextlib.suppress(OSError):
+                line = line[: max(20, os.get_terminal_size(sys.stderr.fileno()).columns - 1)]
+            if line != self._last:
+                sys.stderr.write(f"\r{line}\x1b[K")
+                sys.stderr.flush()
+                self._drawn = True
+                self._last = line
+        elif text != self._last:
+            say(text)
+            self._last = text
+
+    def end(self) -> None:
+        """Clear the line, so that what follows starts on an empty one."""
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._drawn = False
