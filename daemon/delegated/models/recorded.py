@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 
 from delegated.errors import InDoubt, Refused, Unavailable, Uncertain
 from delegated.models import CallLog, Posted, Trace, Wire
 from delegated.prompt import Prompt
-from delegated.reply import Reply
+from delegated.reply import Reply, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +23,15 @@ class Patience:
     deadline_s: float = 600.0
     doubt_s: float = 60.0  # a lost send that is absent this long after the call's deadline is proven absent
     fetch_failures_s: float = 3600.0  # how long an accepted call is looked for while the provider cannot be reached
+    forget_s: float = 10.0  # how long closing waits for handles that are still being dropped
 
 
 class Recorded:
     """The Model around a paid `Wire`.
 
     A call goes through: prepare (free), `sent` on disk, POST, `accepted` on disk, fetch until final, `reply` on disk.
-    It may be killed at any point: asked again with the same log it goes on from what the log holds.
+    It may be killed at any point: asked again with the same log it goes on from what the log holds. `now` is the wall
+    clock, needed only for what an earlier life recorded; `count` counts a text's tokens where the provider did not.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class Recorded:
         patience: Patience,
         now: Callable[[], float],
         price_bound: Callable[[Prompt], float | None],
+        count: Callable[[str], int] | None = None,
     ) -> None:
         self.name = wire.model
         self.endpoint = wire.endpoint
@@ -45,72 +50,86 @@ class Recorded:
         self._patience = patience
         self._now = now
         self._price_bound = price_bound
+        self._count = count or _estimate
+        self._forgetting: set[asyncio.Task[None]] = set()
 
     async def ask(self, prompt: Prompt, log: CallLog) -> Reply:
         """Return the reply, from the log if it is there; see `Model.ask`."""
         if log.reply is not None:
             return log.reply
         if not log.response_id:
-            posted = await self._resolve(log) if log.in_doubt else None
+            posted = await self._resolve(log, self._patience.doubt_s) if log.in_doubt else None
             if posted is None:
                 posted = await self._send(prompt, log)
-            if posted.reply is None or posted.response_id:
+            if posted.response_id:
                 await log.record_accepted(posted.response_id)
             if posted.reply is not None:
-                return await self._settle(posted.reply, log)
-        return await self._settle(await self._await_final(log), log)
+                return await self._settle(posted.reply, prompt, log)
+        return await self._settle(await self._await_final(log), prompt, log)
 
     async def cancel(self, log: CallLog) -> None:
-        """Stop an accepted call at the provider; a call that was not accepted is left alone."""
+        """Stop an accepted call at the provider, if it can be reached; any other is left alone."""
         if log.response_id and log.reply is None:
-            await self._wire.cancel(log.response_id)
+            with contextlib.suppress(Unavailable, Refused, InDoubt, Uncertain):
+                await self._wire.cancel(log.response_id)
 
     async def close(self) -> None:
-        """Release the wire's connections."""
+        """Release the wire's connections, once the handles that are being dropped are."""
+        if self._forgetting:
+            await asyncio.wait(self._forgetting, timeout=self._patience.forget_s)
         await self._wire.close()
 
     async def _send(self, prompt: Prompt, log: CallLog) -> Posted:
         log.phase("asking")
-        handle = log.handle or await self._wire.prepare(log.call_id)
         try:
-            await log.record_sent(
-                model=self.name, endpoint=self.endpoint, handle=handle, price_bound_usd=self._price_bound(prompt)
-            )
-        except asyncio.CancelledError:
-            if log.in_doubt:  # recorded, and surely not posted: leave no doubt behind
-                await log.record_unsent("cancelled", "stopped before it was sent")
-            raise
+            handle = log.handle or await self._wire.prepare(log.call_id)
+        except InDoubt as error:  # nothing that is paid for has left: a handle too many costs nothing
+            raise Unavailable("provider_failed", error.message) from error
+        await log.record_sent(
+            model=self.name, endpoint=self.endpoint, handle=handle, price_bound_usd=self._price_bound(prompt)
+        )
         try:
             return await self._wire.post(prompt, log.call_id, handle)
         except (Unavailable, Refused) as error:
             await log.record_unsent(error.kind, error.message)
             raise
         except InDoubt as error:
-            log.phase("looking up", error.message)
-            posted = await self._resolve(log)
+            posted = await self._resolve(log, self._patience.deadline_s + self._patience.doubt_s, error.message)
             if posted is None:  # proven absent and recorded so: the caller may ask again
                 raise Unavailable("provider_failed", f"the call was lost and proven absent: {error.message}") from error
             return posted
 
-    async def _resolve(self, log: CallLog) -> Posted | None:
-        """Find out what became of a send in doubt: the call found, None when proven absent, else raises `Uncertain`."""
-        log.phase("looking up")
-        give_up = log.in_doubt_since + self._patience.deadline_s + self._patience.doubt_s
+    async def _resolve(self, log: CallLog, least_s: float, why: str = "") -> Posted | None:
+        """Find out what became of a send in doubt.
+
+        Returns the call found, or None once it is absent after its deadline and at least `least_s` from now; raises
+        `Uncertain` otherwise. From here on the wall clock is not asked any more: it may jump, and send twice.
+        """
+        log.phase("looking up", why)
+        clock = asyncio.get_running_loop().time
+        whole = self._patience.deadline_s + self._patience.doubt_s
+        left = whole - (self._now() - log.in_doubt_since)
+        give_up = clock() + min(max(left, least_s), whole)
         pause = self._patience.poll_first_s
         while True:
+            asked = clock()
             try:
                 found = await self._wire.find(log.call_id, log.handle)
             except Refused as error:
                 raise Uncertain(f"the look-up was refused: {error.message}") from error
             except (Unavailable, InDoubt) as error:
-                if self._now() >= give_up + self._patience.fetch_failures_s:
+                if clock() >= give_up + self._patience.fetch_failures_s:
                     raise Uncertain(f"the look-up itself failed: {error.message}") from error
+                pause = max(pause, min(_asked_for(error), self._patience.doubt_s))
             else:
                 if isinstance(found, Posted):
                     return found
                 if found is Trace.UNKNOWN:
-                    raise Uncertain("the connection was lost after the request was sent, and this provider cannot look it up")
-                if self._now() >= give_up:
+                    raise Uncertain(
+                        "the connection was lost after the request was sent, and this provider cannot look it up"
+                        + (f" ({why})" if why else "")
+                    )
+                if asked >= give_up:
                     await log.record_unsent("provider_failed", "looked up and proven absent")
                     return None
             await asyncio.sleep(pause)
@@ -118,6 +137,7 @@ class Recorded:
 
     async def _await_final(self, log: CallLog) -> Reply:
         log.phase("waiting")
+        clock = asyncio.get_running_loop().time
         pause = self._patience.poll_first_s
         failing_since: float | None = None
         while True:
@@ -126,9 +146,10 @@ class Recorded:
             except Refused as error:
                 raise Uncertain(f"the provider accepted the call but will not show it: {error.message}") from error
             except (Unavailable, InDoubt) as error:
-                failing_since = failing_since if failing_since is not None else self._now()
-                if self._now() - failing_since >= self._patience.fetch_failures_s:
+                failing_since = failing_since if failing_since is not None else clock()
+                if clock() - failing_since >= self._patience.fetch_failures_s:
                     raise Uncertain(f"the answer could not be fetched: {error.message}") from error
+                pause = max(pause, min(_asked_for(error), self._patience.doubt_s))
             else:
                 failing_since = None
                 if reply is not None:
@@ -136,8 +157,21 @@ class Recorded:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, self._patience.poll_cap_s)
 
-    async def _settle(self, reply: Reply, log: CallLog) -> Reply:
+    async def _settle(self, reply: Reply, prompt: Prompt, log: CallLog) -> Reply:
+        if reply.usage is None and reply.outcome != "failed":
+            told = self._count(prompt.system) + self._count(prompt.user)
+            reply = replace(reply, usage=Usage(told, 0, self._count(reply.text), estimated=True))
         await log.record_reply(reply)
-        if log.handle:
-            await self._wire.forget(log.handle)
+        if log.handle:  # beside the way to the result: nobody waits for this
+            task = asyncio.create_task(self._wire.forget(log.handle))
+            self._forgetting.add(task)
+            task.add_done_callback(self._forgetting.discard)
         return reply
+
+
+def _estimate(text: str) -> int:
+    return ceil(len(text.encode("utf-8", "replace")) / 2.5)
+
+
+def _asked_for(error: Unavailable | InDoubt) -> float:
+    return (error.retry_after or 0.0) if isinstance(error, Unavailable) else 0.0
