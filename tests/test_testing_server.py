@@ -19,10 +19,12 @@ from openai.types.chat import ChatCompletion
 from openai.types.conversations import Conversation, ConversationItemList
 from openai.types.responses import Response
 
-from delegated.testing import Server, ServerThread
-from delegated.testing.faults import ERRORS, BadRule, read_rules
-from delegated.testing.provider import ModelCard, duration
-from delegated.testing.simulated import NOTICE, sample, strict_problem
+from delegated.testing import BadRule, ModelCard, Server, ServerThread
+from delegated.testing.api import duration
+from delegated.testing.checks import strict_problem
+from delegated.testing.faults import ERRORS
+from delegated.testing.rules import read_rules
+from delegated.testing.simulated import NOTICE, sample
 
 SCHEMA = {
     "type": "object",
@@ -526,6 +528,7 @@ def test_a_stalled_call_never_ends_by_itself(server, stall, bill):
     with plug(server) as opened:
         opened.sendall(raw_post())
         until(lambda: server.state()["requests_total"] == 1)
+        opened.sendall(raw_post(path="/v1/nothing"))
         if stall == "headers":
             head = opened.recv(65536)
             assert head.endswith(b"\r\n\r\n")
@@ -679,6 +682,21 @@ def test_an_answer_is_held_until_it_is_released(server, do):
         assert opened.recv(65536).startswith(b"HTTP/1.1 200 OK")
 
 
+def test_a_second_request_waits_for_the_held_answer(server):
+    """A request that comes while an answer is held on its connection is taken up after that answer."""
+    server.script([{"match": POST, "do": {"latency": "forever"}}])
+    with plug(server) as opened:
+        opened.sendall(raw_post() + b"GET /v1/models/gpt-4o HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: len(server.bills) == 1)
+        server.release()
+        got = b""
+        while b'"object":"model"' not in got:
+            part = opened.recv(65536)
+            assert part, got
+            got += part
+    assert got.index(b'"object":"response"') < got.index(b'"object":"model"')
+
+
 def test_a_client_that_goes_away_is_billed_all_the_same(client, server):
     """A call whose client went away while it ran goes on, and is found afterwards."""
     conversation = client.conversations.create()
@@ -775,6 +793,7 @@ def test_rules_count_what_matches_them(client, server):
         ([{"at": 0, "do": {}}], "`at`"),
         ([{"times": 0, "do": {}}], "`times`"),
         ([{"match": {"contains": "x"}, "do": {"reset": 5}}], "body"),
+        ([{"do": {"reset": "before_body", "bill": True}}], "`bill`"),
         ("nope", "list"),
         ([3], "object"),
     ],
@@ -985,7 +1004,13 @@ def test_bills_survive_a_killed_server(tmp_path):
     ):
         call(server, "POST", "/_test/release")
         assert len(list(client.conversations.items.list(conversation.id))) == 2
-        assert ask(client).id not in {bill["id"] for bill in before}
+        added = ask(client)
+        assert added.id not in {bill["id"] for bill in before}
+    with (
+        started(tmp_path, *kept) as server,
+        openai.OpenAI(base_url=server.line.split()[-1], api_key="k", max_retries=0) as client,
+    ):
+        assert client.responses.retrieve(added.id).output_text == added.output_text
 
 
 def test_a_bad_start_is_explained(tmp_path):

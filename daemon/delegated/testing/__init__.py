@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from delegated.testing.provider import Bill, Provider
+    from delegated.testing.checks import ModelCard
+    from delegated.testing.provider import Bill
+    from delegated.testing.rules import BadRule
     from delegated.testing.server import Server, ServerThread
 
-__all__ = ["Bill", "Provider", "Server", "ServerThread"]
+__all__ = ["BadRule", "Bill", "ModelCard", "Server", "ServerThread"]
 
-_HOMES = {"Bill": "provider", "Provider": "provider", "Server": "server", "ServerThread": "server"}
+_HOMES = {
+    "BadRule": "rules",
+    "Bill": "provider",
+    "ModelCard": "checks",
+    "Server": "server",
+    "ServerThread": "server",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -11,8 +11,8 @@ from http import HTTPStatus
 from math import inf
 from typing import Final, cast
 
+from delegated.testing.api import Answer, Api, Call
 from delegated.testing.faults import NONE, Fault
-from delegated.testing.provider import Answer, Call, Provider
 
 _HEAD_LIMIT: Final = 64 * 1024
 _BODY_LIMIT: Final = 64 * 1024 * 1024
@@ -28,8 +28,8 @@ class _BadRequest(Exception):
 class Connection(asyncio.Protocol):
     """One client's connection: requests are read and answered one after the other, faults included."""
 
-    def __init__(self, provider: Provider, live: set[Connection], said: Callable[[str], None] | None = None) -> None:
-        self._provider = provider
+    def __init__(self, api: Api, live: set[Connection], said: Callable[[str], None] | None = None) -> None:
+        self._api = api
         self._live = live
         self._said = said
         self._loop = asyncio.get_running_loop()
@@ -126,7 +126,7 @@ class Connection(asyncio.Protocol):
                 raise _BadRequest(400, "malformed header")
             self._headers[name.strip().lower()] = value.strip()
         self._frame()
-        fault = self._provider.at_head(self._method, self._target)
+        fault = self._api.at_head(self._method, self._target)
         if fault is not None:
             self._reset_at = 0 if fault.reset == "before_body" else int(fault.reset)
         elif self._headers.get("expect", "").lower() == "100-continue":
@@ -197,10 +197,10 @@ class Connection(asyncio.Protocol):
     def _take(self) -> None:
         self._busy = True
         call = Call(self._method, self._target, self._headers, bytes(self._body), self._peer)
-        answer = self._provider.handle(call)
+        answer = self._api.handle(call)
         if self._said:
             self._said(f"{self._method} {self._target} {answer.status}")
-        wait = answer.due - self._provider.now()
+        wait = answer.due - self._api.now()
         if wait == inf:
             self._held = answer
         elif wait > 0:
@@ -235,7 +235,7 @@ class Connection(asyncio.Protocol):
             "date": formatdate(usegmt=True),
             "content-type": answer.content_type,
             "content-length": str(len(body)),
-            "x-request-id": self._provider.request_id(),
+            "x-request-id": self._api.request_id(),
             **answer.headers,
         }
         lines = [f"HTTP/1.1 {answer.status} {_REASONS.get(answer.status, 'Unknown')}"]

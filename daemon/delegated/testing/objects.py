@@ -252,6 +252,17 @@ def message_object(run: Run) -> dict[str, Any]:
     }
 
 
+def conversation_object(name: str, created_at: float, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return a `conversation` object."""
+    return {"id": name, "object": "conversation", "created_at": int(created_at), "metadata": metadata}
+
+
+def model_object(name: str, shutdown_date: str | None) -> dict[str, Any]:
+    """Return a `model` object."""
+    said = {"id": name, "object": "model", "created": 1715367049, "owned_by": "system"}
+    return {**said, "shutdown_date": shutdown_date}
+
+
 def listing(items: list[dict[str, Any]], query: Mapping[str, str], *, newest_first: bool) -> dict[str, Any]:
     """Return a page of `items` (oldest first) as a `list` object, as `order`, `after` and `limit` ask."""
     order = query.get("order") or ("desc" if newest_first else "asc")

@@ -14,10 +14,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from delegated.testing.api import Api
+from delegated.testing.checks import MODELS, ModelCard
 from delegated.testing.connection import Connection
-from delegated.testing.faults import BadRule, Rules, read_rules
 from delegated.testing.ledger import Ledger
-from delegated.testing.provider import MODELS, Bill, ModelCard, Provider
+from delegated.testing.provider import Bill, Provider
+from delegated.testing.rules import BadRule, Rules, read_rules
 
 _T = TypeVar("_T")
 
@@ -51,16 +53,11 @@ class Server:
         self._live: set[Connection] = set()
         self._listener: asyncio.Server | None = None
         self._ledger = Ledger(os.fspath(state)) if state is not None else None
-        self.provider = Provider(
-            now=now,
-            ledger=self._ledger,
-            models={**MODELS, **(models or {})},
-            key=key,
-            latency=latency,
-            rpm=rpm,
-            rules=rules if isinstance(rules, Rules) else read_rules(list(rules)),
-        )
-        self.provider.released = self._release
+        known = {**MODELS, **(models or {})}
+        self._provider = Provider(models=known, latency=latency, ledger=self._ledger)
+        given = rules if isinstance(rules, Rules) else read_rules(list(rules))
+        self._api = Api(self._provider, models=known, now=now, key=key, rpm=rpm, rules=given)
+        self._api.released = self._release
 
     @property
     def base_url(self) -> str:
@@ -71,29 +68,29 @@ class Server:
     @property
     def bills(self) -> list[Bill]:
         """Return the bills so far, oldest first."""
-        return list(self.provider.bills)
+        return list(self._provider.bills)
 
     def script(self, rules: Any) -> None:
         """Replace the rules by which requests go wrong. Raises `BadRule`."""
-        self.provider.script(rules)
+        self._api.script(rules)
 
     def state(self) -> dict[str, Any]:
         """Return what `GET /_test/state` returns."""
-        return self.provider.state()
+        return self._api.state()
 
     def release(self) -> None:
         """End every call that still runs, and send every answer that is held for ever."""
-        self.provider.release()
+        self._api.release()
 
     def body(self, n: int) -> bytes | None:
         """Return the body of the n-th bill as it was received."""
-        return self.provider.body(n)
+        return self._provider.body(n)
 
     async def start(self) -> None:
         """Listen."""
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(
-            lambda: Connection(self.provider, self._live, self._said), self.host, self.port, backlog=1024
+            lambda: Connection(self._api, self._live, self._said), self.host, self.port, backlog=1024
         )
         self.port = self._listener.sockets[0].getsockname()[1]
 

@@ -79,32 +79,3 @@ def _resolved(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str
             found = found.get(step, {}) if isinstance(found, Mapping) else {}
         schema = found if isinstance(found, Mapping) else {}
     return schema
-
-
-def strict_problem(schema: Any, where: str = "()", depth: int = 0) -> str:
-    """Say why a schema is refused under `strict`, as the live service does; "" when it is fine.
-
-    Every object must require each of its properties and set `additionalProperties: false`; at most ten levels.
-    """
-    if not isinstance(schema, Mapping):
-        return ""
-    if depth > 30:
-        return f"In context={where}, the schema is nested too deeply."
-    if _kind(schema) == "object" and "$ref" not in schema and "anyOf" not in schema and "enum" not in schema:
-        properties = schema.get("properties") or {}
-        if schema.get("additionalProperties") is not False:
-            return f"In context={where}, 'additionalProperties' is required to be supplied and to be false."
-        missing = sorted(set(properties) - set(schema.get("required") or ()))
-        if missing:
-            return (
-                f"In context={where}, 'required' is required to be supplied and to be an array including every key "
-                f"in properties. Missing '{missing[0]}'."
-            )
-    parts = [(f"properties.{name}", part) for name, part in (schema.get("properties") or {}).items()]
-    parts += [(f"$defs.{name}", part) for name, part in (schema.get("$defs") or {}).items()]
-    parts += [(f"anyOf.{number}", part) for number, part in enumerate(schema.get("anyOf") or ())]
-    parts += [("items", schema["items"])] if "items" in schema else []
-    for step, part in parts:
-        if problem := strict_problem(part, f"{where}.{step}", depth + 1):
-            return problem
-    return ""
