@@ -5,11 +5,14 @@ import contextlib
 import hashlib
 import http.client
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from dataclasses import fields
+from pathlib import Path
 
 import jsonschema
 import openai
@@ -19,10 +22,11 @@ from openai.types.chat import ChatCompletion
 from openai.types.conversations import Conversation, ConversationItemList
 from openai.types.responses import Response
 
+from delegated import prompt
 from delegated.testing import BadRule, ModelCard, Server, ServerThread
 from delegated.testing.api import duration
 from delegated.testing.checks import strict_problem
-from delegated.testing.faults import ERRORS
+from delegated.testing.faults import ERRORS, OUTCOMES, Fault
 from delegated.testing.rules import read_rules
 from delegated.testing.simulated import NOTICE, sample
 
@@ -262,6 +266,7 @@ def test_the_answer_fits_the_schema_and_says_that_it_is_simulated(client, wire):
 @pytest.mark.parametrize(
     "schema",
     [
+        prompt.SCHEMA,
         {"type": "object", "properties": {}},
         {"anyOf": [{"type": "null"}, {"type": "integer", "minimum": 7}]},
         {"type": ["null", "number"], "exclusiveMinimum": 3, "maximum": 9},
@@ -290,7 +295,7 @@ def test_a_schema_that_is_not_strict_is_refused_as_the_service_does(client, serv
         with pytest.raises(openai.BadRequestError) as caught:
             ask(client, text={"format": {**FORMAT, "schema": spoilt}})
         assert caught.value.code == "invalid_json_schema"
-    assert strict_problem(SCHEMA) == ""
+    assert strict_problem(SCHEMA) == strict_problem(prompt.SCHEMA) == ""
     assert server.bills == []
 
 
@@ -1029,6 +1034,22 @@ def test_a_bad_start_is_explained(tmp_path):
             assert ended.returncode == 2
             assert ended.stderr.startswith("cannot serve: ")
             assert "Traceback" not in ended.stderr
+
+
+def test_the_page_about_it_is_true():
+    """Every rule shown in its documentation is a rule, and every key and error name is explained there."""
+    page = (Path(__file__).parent.parent / "docs" / "testing-server.md").read_text()
+    blocks = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) >= 3
+    for block in blocks:
+        read_rules(json.loads(block))
+    for word in [*ERRORS, *OUTCOMES, *(key.name for key in fields(Fault))]:
+        assert f"`{word}`" in page, word
+    usage = subprocess.run(
+        [sys.executable, "-m", "delegated.testing.server", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for option in set(re.findall(r"--[a-z-]+", usage)) - {"--help"}:
+        assert f"`{option}" in page or f" {option}" in page, option
 
 
 def test_the_server_needs_nothing_but_the_standard_library():
