@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Final, Literal
 
-from delegated.prompt import Prompt
-from delegated.reply import Reply
+from delegated import shape, traces
+from delegated.errors import AnswerError
+from delegated.markdown import line
+from delegated.prompt import LEVELS, SCHEMA, Prompt
+from delegated.quotes import Sent, Spot
+from delegated.reply import Outcome, Reply
 
 Verdict = Literal["root_cause_found", "likely", "inconclusive", "no_bug_found", "need_more_files"]
 Level = Literal["high", "medium", "low"]
@@ -105,10 +111,281 @@ class Analysis:
     warnings: tuple[str, ...] = ()
 
 
+# What an answer must have to be of any use; every other key may be missing and is then empty.
+_CORE: Final = frozenset(
+    {
+        "hypotheses",
+        "hypotheses[].cause",
+        "hypotheses[].likelihood",
+        "hypotheses[].evidence[].quote",
+        "verdict",
+        "root_cause",
+        "recommended_fixes[].description",
+        "recommended_fixes[].edits[].before",
+        "recommended_fixes[].edits[].after",
+        "code_examples[].code",
+    }
+)
+_NO_ANSWER: Final[Mapping[Outcome, tuple[str, str]]] = {
+    "refusal": ("refused_by_model", "the model declined to answer"),
+    "truncated": ("truncated", "the answer was cut off at the model's limit of output"),
+    "content_filter": ("content_filter", "the provider's content filter stopped the answer"),
+    "failed": ("provider_failed", "the provider reported a failure"),
+    "cancelled": ("cancelled", "the call was cancelled at the provider"),
+    "empty": ("empty_reply", "the model sent no text"),
+}
+# A path that names nothing below the root: absolute, at home, on a drive, upwards, or with hidden characters.
+_NO_PATH: Final = re.compile(
+    r"^$|^[/~]|^[A-Za-z]:|\\|(?:^|/)\.\.(?:/|$)|[\x00-\x1f\x7f-\x9f\u200b-\u206f\ufeff\ud800-\udfff]"
+)
+
+
 def read(reply: Reply, prompt: Prompt) -> Analysis:
     """Read a completed reply and check it against what was sent.
 
     Raises `AnswerError` of kind refused_by_model, content_filter, truncated, empty_reply, not_json, wrong_schema,
     provider_failed or cancelled.
     """
-    raise NotImplementedError
+    if reply.outcome in _NO_ANSWER:
+        kind, message = _NO_ANSWER[reply.outcome]
+        said = line(reply.text, 300) if reply.outcome in ("refusal", "failed") else ""
+        raise AnswerError(kind, f"{message}: {said}" if said else message)
+    if not reply.text.strip():
+        raise AnswerError("empty_reply", "the model sent no text")
+    try:
+        answer, warnings = shape.read(reply.text, SCHEMA, _CORE)
+    except shape.NotJson as error:
+        raise AnswerError("not_json", f"the answer is not JSON: {line(str(error), 300)}") from error
+    except shape.Misfit as error:
+        raise AnswerError("wrong_schema", f"the answer does not fit its schema: {line(str(error), 600)}") from error
+    sent = Sent(prompt)
+    notes = list(warnings)
+    hypotheses = _hypotheses(answer["hypotheses"], sent)
+    fixes = _fixes(answer["recommended_fixes"], sent, notes)
+    root_cause = answer["root_cause"].strip()
+    verdict = _verdict(answer, hypotheses, sent, notes, simulated=reply.simulated)
+    if not root_cause and verdict in ("root_cause_found", "likely"):
+        root_cause = hypotheses[0].cause
+        notes.append("the answer named no root cause; its most likely hypothesis stands in its place")
+    return Analysis(
+        verdict=verdict,
+        root_cause=root_cause,
+        technical_explanation=answer["technical_explanation"].strip(),
+        hypotheses=hypotheses,
+        fixes=fixes,
+        code_examples=tuple(CodeExample(**each) for each in answer["code_examples"] if each["code"].strip()),
+        additional_investigation=_said(answer["additional_investigation"]),
+        files_needed=_files_needed(answer["files_needed"], notes),
+        answers=tuple(text.strip() for text in answer["answers"]),
+        confidence=_confidence(verdict, hypotheses, fixes, answer["confidence"], prompt, sent, reply),
+        warnings=tuple(notes),
+    )
+
+
+def _hypotheses(given: list[dict[str, Any]], sent: Sent) -> tuple[Hypothesis, ...]:
+    """Check every quote, and rank: as likely as the model holds them, those with evidence that was found first."""
+    checked = [
+        Hypothesis(
+            cause=each["cause"].strip(),
+            likelihood=each["likelihood"],
+            explanation=each["explanation"].strip(),
+            evidence=tuple(_evidence(quoted, sent) for quoted in each["evidence"]),
+        )
+        for each in given
+        if each["cause"].strip()
+    ]
+    return tuple(sorted(checked, key=lambda h: (LEVELS.index(h.likelihood), not any(e.grounded for e in h.evidence))))
+
+
+def _evidence(given: dict[str, Any], sent: Sent) -> Evidence:
+    start, end = max(0, given["start_line"]), max(0, given["end_line"])
+    found = sent.find(given["path"], given["quote"], start, end)
+    if isinstance(found, str):
+        return Evidence(line(given["path"], 300), start, max(start, end), given["quote"], "", False, found)
+    return Evidence(found.path, found.start_line, found.end_line, found.quote, found.sha256, True, found.note)
+
+
+def _fixes(given: list[dict[str, Any]], sent: Sent, notes: list[str]) -> tuple[Fix, ...]:
+    fixes = []
+    for number, each in enumerate(given, 1):
+        file = sent.resolve(each["file"]) or each["file"].strip()
+        if file and _NO_PATH.search(file):
+            notes.append(f"fix {number} names a file outside the workspace ({line(file, 80)!r}); the name was dropped")
+            file = ""
+        fix = Fix(
+            priority=min(max(each["priority"], 0), 99) or number,
+            description=each["description"].strip(),
+            file=file,
+            edits=_edits(each["edits"], file, sent),
+            rationale=each["rationale"].strip(),
+            risk=each["risk"].strip(),
+            test=each["test"].strip(),
+        )
+        fixes.append(fix)
+    return tuple(sorted(fixes, key=lambda fix: fix.priority))
+
+
+def _edits(given: list[dict[str, Any]], file: str, sent: Sent) -> tuple[Edit, ...]:
+    """Check the edits of one fix; they are applied together, so none may touch what another one replaces."""
+    edits: list[Edit] = []
+    taken: list[Spot] = []
+    for each in given:
+        spot = sent.edit(each["path"] or file, each["before"], each["after"])
+        applies, note = spot.applies, spot.note
+        path = "" if _NO_PATH.search(spot.path) else spot.path
+        if applies and max(len(each["before"]), len(each["after"])) >= shape.TEXT_CAP:
+            applies, note = False, "the text was cut because of its length"
+        if applies and any(_overlap(spot, other) for other in taken):
+            applies, note = False, "it changes the same text as an edit before it"
+        if applies:
+            taken.append(spot)
+        edits.append(Edit(path, spot.before, spot.after, applies, spot.start_line, note))
+    return tuple(edits)
+
+
+def _overlap(one: Spot, other: Spot) -> bool:
+    return one.path == other.path and one.span[0] < other.span[1] and other.span[0] < one.span[1]
+
+
+def _files_needed(given: list[str], notes: list[str]) -> tuple[str, ...]:
+    kept = [path for path in _said(given) if not _NO_PATH.search(path)]
+    dropped = len(_said(given)) - len(kept)
+    if dropped:
+        notes.append(f"{dropped} of the files that the answer asks for lie outside the workspace and are not listed")
+    return tuple(dict.fromkeys(kept))
+
+
+def _said(texts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(text.strip() for text in texts if text.strip())
+
+
+def _verdict(
+    answer: Mapping[str, Any], hypotheses: tuple[Hypothesis, ...], sent: Sent, notes: list[str], *, simulated: bool
+) -> Verdict:
+    """Hold the answer's verdict to what the check found: a claim is never published above its evidence."""
+    verdict: Verdict = answer["verdict"]
+    if verdict in ("root_cause_found", "likely") and not hypotheses and not answer["root_cause"].strip():
+        raise AnswerError("wrong_schema", f"the verdict is {verdict}, and no root cause is given")
+    if verdict == "need_more_files" and not _said(answer["files_needed"]):
+        notes.append("the answer asks for more files and names none: the verdict is lowered to inconclusive")
+        return "inconclusive"
+    if verdict != "root_cause_found":
+        return verdict
+    quotes = [evidence for hypothesis in hypotheses for evidence in hypothesis.evidence]
+    if quotes and not any(evidence.grounded for evidence in quotes):
+        notes.append("the answer calls the root cause found, but none of its quotes stands in what was sent")
+        return "inconclusive"
+    if simulated:
+        return "likely"
+    decisive = hypotheses[0].evidence if hypotheses else ()
+    if not any(evidence.grounded for evidence in decisive):
+        notes.append("the answer calls the root cause found, but no quote that was found supports it")
+        return "likely"
+    if sent.files and not any(evidence.grounded and evidence.path in sent.files for evidence in decisive):
+        notes.append("the answer calls the root cause found, but quotes no code for it")
+        return "likely"
+    return verdict
+
+
+# Confidence: what a machine could check weighs most, the model's own word least. A part that does not apply (no
+# trace in the logs, no edit in the answer) is left out, and the weights of the others are scaled so that they sum to 1.
+WEIGHTS: Final[Mapping[str, float]] = {"evidence": 0.45, "frame": 0.20, "edits": 0.15, "coverage": 0.10, "model": 0.10}
+assert abs(sum(WEIGHTS.values()) - 1) < 1e-9
+THRESHOLDS: Final[Mapping[Level, float]] = {"high": 0.75, "medium": 0.45, "low": 0.0}
+_BELOW: Final[Mapping[Level, float]] = {"medium": 0.74, "low": 0.44}  # the highest score of a level that is not high
+_OWN_WORD: Final[Mapping[str, float]] = {"high": 1.0, "medium": 0.6, "low": 0.2}
+_FRAME_MARGIN: Final = 5  # lines: a quote this near to a frame explains it
+
+
+def _confidence(
+    verdict: Verdict,
+    hypotheses: tuple[Hypothesis, ...],
+    fixes: tuple[Fix, ...],
+    own_word: str,
+    prompt: Prompt,
+    sent: Sent,
+    reply: Reply,
+) -> Confidence:
+    quotes = [evidence for hypothesis in hypotheses for evidence in hypothesis.evidence]
+    parts = [
+        _evidence_part(quotes, sent),
+        _frame_part(hypotheses, prompt, sent),
+        _edits_part(fixes),
+        _coverage_part(prompt, sent),
+        (_OWN_WORD.get(own_word, 0.0), f"the model itself says {own_word or 'nothing'}"),
+    ]
+    applying = {name: part for name, part in zip(WEIGHTS, parts, strict=True) if part is not None}
+    whole = sum(WEIGHTS[name] for name in applying)
+    rows = [Part(name, round(score, 4), WEIGHTS[name] / whole, why) for name, (score, why) in applying.items()]
+    score = sum(row.score * row.weight for row in rows)
+    for level, why in _limits(verdict, quotes, own_word, simulated=reply.simulated):
+        if score > _BELOW[level]:
+            score = _BELOW[level]
+            rows.append(Part("limit", score, 0.0, f"never above {level}: {why}"))
+    score = round(score, 2)
+    return Confidence(next(level for level, least in THRESHOLDS.items() if score >= least), score, tuple(rows))
+
+
+def _limits(verdict: Verdict, quotes: list[Evidence], own_word: str, *, simulated: bool) -> Iterable[tuple[Level, str]]:
+    if simulated:
+        yield "medium", "no language model was asked"
+    if own_word == "low":
+        yield "medium", "the model itself is not confident"
+    if not any(evidence.grounded for evidence in quotes):
+        yield "low", "no quote was found in what was sent"
+    if verdict == "inconclusive":
+        yield "low", "the verdict is inconclusive"
+    if verdict == "need_more_files":
+        yield "low", "what would decide it was not sent"
+
+
+def _evidence_part(quotes: list[Evidence], sent: Sent) -> tuple[float, str]:
+    if not quotes:
+        return 0.0, "the answer quotes nothing"
+    found = [evidence for evidence in quotes if evidence.grounded]
+    why = f"{len(found)} of {len(quotes)} quotes stand in what was sent"
+    if found and not any(evidence.path in sent.files for evidence in found):
+        return 0.5 * len(found) / len(quotes), why + ", none of them in code"
+    return len(found) / len(quotes), why
+
+
+def _frame_part(hypotheses: tuple[Hypothesis, ...], prompt: Prompt, sent: Sent) -> tuple[float, str] | None:
+    """Score whether the quotes for the first hypothesis lie where the program failed, by the traces in the logs."""
+    frames = []
+    for frame in traces.frames("\n".join((prompt.request.logs, prompt.request.issue, prompt.request.context))):
+        path = None if frame.library else sent.resolve(frame.path)
+        if path is not None:
+            frames.append((path, frame.line))
+    if not frames:
+        return None
+    found = [evidence for evidence in hypotheses[0].evidence if evidence.grounded] if hypotheses else []
+    for place, (path, at) in enumerate(frames):  # the one where the fault is most likely named comes first
+        for evidence in found:
+            near = evidence.start_line - _FRAME_MARGIN <= at <= evidence.end_line + _FRAME_MARGIN
+            if at and near and evidence.path == path:
+                which = "failing frame" if place == 0 else "frame"
+                return (1.0 if place == 0 else 0.8), f"the quotes cover the trace's {which} {path}:{at}"
+    files = {path for path, _ in frames}
+    if any(evidence.path in files for evidence in found):
+        return 0.6, "the quotes lie in a file of the trace, away from its frames"
+    return 0.0, "no quote lies in a file of the trace"
+
+
+def _edits_part(fixes: tuple[Fix, ...]) -> tuple[float, str] | None:
+    edits = [edit for fix in fixes for edit in fix.edits]
+    if not edits:
+        return None
+    apply = sum(edit.applies for edit in edits)
+    return apply / len(edits), f"{apply} of {len(edits)} edits apply to the files as sent"
+
+
+def _coverage_part(prompt: Prompt, sent: Sent) -> tuple[float, str]:
+    if not sent.files:
+        return 0.0, "no file was sent"
+    left_out = {omitted.path for omitted in prompt.context.omitted}
+    partly = {path for path in sent.files if path in left_out or not sent.whole(path)}
+    absent = left_out - set(sent.files)
+    score = (len(sent.files) - 0.25 * len(partly)) / (len(sent.files) + len(absent))
+    why = f"files sent: {len(sent.files)}"
+    why += f", {len(partly)} of them in part" if partly else ""
+    return score, why + (f"; left out: {len(absent)}" if absent else "")

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from delegated.analysis import Analysis
+from delegated import plain
+from delegated.analysis import Analysis, Edit, Evidence, Fix, Hypothesis, Verdict
 from delegated.context import Omitted
+from delegated.errors import KINDS
+from delegated.markdown import cell, clean, fence, indent, inline, line, prose, span
 from delegated.reply import Usage
 from delegated.secrets import Redaction
+
+__all__ = [
+    "SCHEMA",
+    "Egress",
+    "Failure",
+    "RequestRef",
+    "Result",
+    "SentFile",
+    "Status",
+    "clean",
+    "failure",
+    "from_json",
+    "to_json",
+    "to_markdown",
+]
 
 SCHEMA: Final = "delegated/result/1"
 Status = Literal["answered", "rejected", "failed", "uncertain", "cancelled", "duplicate"]
@@ -17,7 +38,7 @@ Status = Literal["answered", "rejected", "failed", "uncertain", "cancelled", "du
 
 @dataclass(frozen=True, slots=True)
 class RequestRef:
-    """Which request this answers: id, file name in the folder, SHA-256 of its bytes, revision from 1, its issue's first line."""
+    """Which request this answers: id, file name in the folder, SHA-256 of its bytes, revision, its title."""
 
     id: str
     path: str
@@ -28,7 +49,7 @@ class RequestRef:
 
 @dataclass(frozen=True, slots=True)
 class SentFile:
-    """One range of one file that left the machine: 1-based inclusive lines, hash of the original file, bytes as sent."""
+    """One range of a file that left the machine: 1-based inclusive lines, hash of the original file, bytes as sent."""
 
     path: str
     start_line: int
@@ -94,16 +115,370 @@ class Result:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+def failure(kind: str, message: str, request_id: str) -> Failure:
+    """Make the failure of one of `errors.KINDS` for one request, with its hint and the command to run next."""
+    known = KINDS[kind]
+    return Failure(kind, message, known.hint, known.retryable, known.next_command.replace("{id}", request_id))
+
+
+# JSON
+
+
 def to_json(result: Result) -> str:
     """Write RESULT.json: the published schema, a superset of the original script's keys."""
-    raise NotImplementedError
+    found = result.analysis
+    said = plain.dump(found) if found is not None else {}
+    value = {
+        "schema": SCHEMA,
+        "status": result.status,
+        "verdict": said.get("verdict"),
+        "confidence": said.get("confidence"),
+        "confidence_level": found.confidence.level if found is not None else "",
+        "simulated": result.simulated,
+        "root_cause": said.get("root_cause", ""),
+        "technical_explanation": said.get("technical_explanation", ""),
+        "analysis": "\n\n".join(filter(None, (found.root_cause, found.technical_explanation))) if found else "",
+        "hypotheses": said.get("hypotheses", []),
+        "recommended_fixes": [_fix_value(fix) for fix in found.fixes] if found else [],
+        "code_examples": said.get("code_examples", []),
+        "answers": said.get("answers", []),
+        "additional_investigation": said.get("additional_investigation", []),
+        "files_needed": said.get("files_needed", []),
+        "check_warnings": said.get("warnings", []),
+        "warnings": list(result.warnings),
+        "problems": list(result.problems),
+        "error": plain.dump(result.error),
+        "duplicate_of": result.duplicate_of,
+        "request": plain.dump(result.request),
+        "egress": plain.dump(result.egress),
+        "model": result.model,
+        "attempts": result.attempts,
+        "usage": plain.dump(result.usage),
+        "cost_usd": plain.dump(result.cost_usd),
+        "timings": {name: seconds for name, seconds in plain.dump(result.timings).items() if seconds is not None},
+        "timestamp": result.timestamp,
+        "extra": plain.dump(result.extra),
+        "raw_response": result.raw_response,
+    }
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, indent=2)
+    return re.sub("[\ud800-\udfff]", "\ufffd", text) + "\n"  # half a character is legal here and fails most readers
+
+
+def _fix_value(fix: Fix) -> dict[str, Any]:
+    changes = "\n".join(_diff(edit) for edit in fix.edits if edit.before or edit.after)
+    return {**plain.dump(fix), "changes": changes}
 
 
 def from_json(text: str) -> Result:
     """Read what `to_json` wrote. Raises `ValueError` on anything else."""
-    raise NotImplementedError
+    value = plain.parse(text)
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        raise ValueError(f"not a result: its `schema` is not {SCHEMA!r}")
+    found = None
+    if value.get("verdict") is not None:
+        renamed = {"fixes": value.get("recommended_fixes"), "warnings": value.get("check_warnings", [])}
+        found = plain.load(Analysis, {**value, **renamed})
+    return plain.load(Result, {**value, "analysis": plain.dump(found)})
+
+
+# Markdown
+
+_TITLES: Final[Mapping[Verdict, str]] = {
+    "root_cause_found": "Root cause found",
+    "likely": "Likely cause",
+    "inconclusive": "Inconclusive",
+    "no_bug_found": "No bug found in the code sent",
+    "need_more_files": "More files are needed",
+}
+_ENDINGS: Final[Mapping[Status, str]] = {
+    "answered": "Answered",
+    "rejected": "Rejected: the request cannot be used",
+    "failed": "Failed: there is no answer",
+    "uncertain": "Uncertain: the call may have been billed, and its answer is not known",
+    "cancelled": "Cancelled",
+    "duplicate": "Duplicate: nothing was asked",
+}
+_PART_NAMES: Final[Mapping[str, str]] = {
+    "evidence": "Quotes found",
+    "frame": "Failing frame explained",
+    "edits": "Edits apply",
+    "coverage": "Code sent",
+    "model": "The model's own word",
+    "limit": "Limit",
+}
+_LANGUAGES: Final[Mapping[str, str]] = {
+    "py": "python", "pyi": "python", "js": "javascript", "mjs": "javascript", "ts": "typescript", "rs": "rust",
+    "rb": "ruby", "sh": "sh", "yml": "yaml", "md": "markdown", "kt": "kotlin", "cs": "csharp", "h": "c",
+}  # fmt: skip
+_MOST_ROWS: Final = 20
+_MOST_LINES: Final = 30
+_NOT_ASKED: Final = (
+    "> **No language model was asked.** This analysis was made by rules on this machine{by}. "
+    "Take it as a first reading, not as an expert's opinion."
+)
 
 
 def to_markdown(result: Result) -> str:
-    """Write RESULT.md for a person. Nothing in it that came from a model or a request can break the page or a terminal."""
-    raise NotImplementedError
+    """Write RESULT.md for a person.
+
+    Nothing in it that came from a model or a request can break the page or a terminal.
+    """
+    blocks: list[str] = []
+    found = result.analysis
+    if result.simulated:
+        blocks.append(_NOT_ASKED.format(by=f" (model {span(result.model)})" if result.model else ""))
+    title = _TITLES[found.verdict] if found is not None else _ENDINGS[result.status]
+    about = inline(result.request.title, 120)
+    blocks.append(f"# {title}" + (f": {about}" if about and found is not None else ""))
+    if found is not None:
+        blocks += _answered(result, found)
+    else:
+        blocks += _unanswered(result)
+    blocks += _receipts(result)
+    blocks += _section("Warnings", _bullets(result.warnings))
+    blocks += _details(result)
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _section(title: str, *blocks: str) -> list[str]:
+    kept = [block for block in blocks if block]
+    return [f"## {title}", *kept] if kept else []
+
+
+def _bullets(texts: tuple[str, ...]) -> str:
+    return "\n".join(f"- {indent(prose(text), '  ')}" for text in texts if text.strip())
+
+
+def _answered(result: Result, found: Analysis) -> list[str]:
+    sure = found.confidence
+    asked = "" if result.simulated else f" Model: {span(result.model)}." if result.model else ""
+    blocks = [f"**Confidence: {sure.level}** ({sure.score:.2f} of 1), {_in_short(found)}.{asked}"]
+    if found.warnings:
+        blocks.append("\n".join(["**What the check of the answer says:**", "", _bullets(found.warnings)]))
+    if found.verdict == "need_more_files":
+        blocks += _section("Files Needed", "\n".join(f"- {span(path)}" for path in found.files_needed))
+        blocks.append("Name them under `## Files` in the request and save it: it is then asked again.")
+    blocks += _section("Root Cause Analysis", prose(found.root_cause) or "The answer names no root cause.")
+    blocks += _section("Technical Explanation", prose(found.technical_explanation))
+    hypotheses = [_hypothesis(number, each) for number, each in enumerate(found.hypotheses, 1)]
+    blocks += _section("Hypotheses and Evidence", *hypotheses)
+    blocks += _section("Recommended Fixes", *(_fix(number, fix) for number, fix in enumerate(found.fixes, 1)))
+    examples = (f"**{inline(e.title) or 'Example'}**\n\n{fence(e.code, e.language)}" for e in found.code_examples)
+    blocks += _section("Code Examples", *examples)
+    answers = (
+        f"{number}. {indent(prose(text) or 'No answer.', ' ' * (len(str(number)) + 2))}"
+        for number, text in enumerate(found.answers, 1)
+    )
+    blocks += _section("Answers to the Questions", "\n".join(answers))
+    blocks += _section("Additional Investigation", _bullets(found.additional_investigation))
+    return blocks + _section("Confidence Level", *_confidence_table(found))
+
+
+def _in_short(found: Analysis) -> str:
+    quotes = [evidence for hypothesis in found.hypotheses for evidence in hypothesis.evidence]
+    edits = [edit for fix in found.fixes for edit in fix.edits]
+    words = [
+        f"{sum(q.grounded for q in quotes)} of {len(quotes)} quotes found in what was sent" if quotes else "no quotes",
+    ]
+    if edits:
+        words.append(f"{sum(edit.applies for edit in edits)} of {len(edits)} edits apply")
+    return ", ".join(words)
+
+
+def _hypothesis(number: int, each: Hypothesis) -> str:
+    blocks = [f"### {number}. {inline(each.cause, 160)}", f"Likelihood: **{each.likelihood}**", prose(each.explanation)]
+    return "\n\n".join(filter(None, [*blocks, *map(_evidence, each.evidence)]))
+
+
+def _evidence(each: Evidence) -> str:
+    place = span(each.path) if each.path else "the request"
+    if each.start_line > 0:
+        last = f"-{each.end_line}" if each.end_line > each.start_line else ""
+        place += f" line{'s' if last else ''} {each.start_line}{last}"
+    word = "✓ found in what was sent" if each.grounded else "✗ **NOT found in what was sent**"
+    note = f" ({inline(each.note)})" if each.note else ""
+    return f"{place}: {word}{note}\n\n{fence(_shown(_dedented(each.quote), _MOST_LINES), _language(each.path))}"
+
+
+def _dedented(code: str) -> str:
+    rows = clean(code).expandtabs(4).strip("\n").split("\n")
+    margin = min((len(row) - len(row.lstrip(" ")) for row in rows if row.strip()), default=0)
+    return "\n".join(row[margin:] for row in rows)
+
+
+def _fix(number: int, fix: Fix) -> str:
+    blocks = [f"### {number}. {inline(fix.description, 160)}"]
+    if len(line(fix.description)) > 160:
+        blocks.append(prose(fix.description))
+    if fix.file and fix.file not in {edit.path for edit in fix.edits}:
+        blocks.append(f"File: {span(fix.file)}")
+    for edit in fix.edits:
+        where = f"{span(edit.path)}" if edit.path else "An edit without a path"
+        state = f"applies at line {edit.start_line}" if edit.applies else "**does not apply as it stands**"
+        note = f" ({inline(edit.note)})" if edit.note else ""
+        blocks += [f"{where}: {state}{note}", fence(_diff(edit), "diff")]
+    rows = [
+        f"- **{name}:** {indent(prose(text), '  ')}"
+        for name, text in (("Why", fix.rationale), ("Risk", fix.risk), ("Test", fix.test))
+        if text.strip()
+    ]
+    return "\n\n".join([*blocks, *(["\n".join(rows)] if rows else [])])
+
+
+def _diff(edit: Edit) -> str:
+    """Return an edit as a unified diff, its hunks numbered as in the file."""
+    before, after = (re.split(r"\r?\n", text.removesuffix("\n")) if text else [] for text in (edit.before, edit.after))
+    path = line(edit.path) or "file"
+    if max(len(before), len(after)) > 2_000:  # comparing line by line costs the square of them
+        rows = [f"--- a/{path}", f"+++ b/{path}", *(f"-{row}" for row in before), *(f"+{row}" for row in after)]
+        return "\n".join(rows) + "\n"
+    rows = list(difflib.unified_diff(before, after, f"a/{path}", f"b/{path}", lineterm=""))
+
+    def numbered(hunk: str) -> str:
+        if not edit.start_line:
+            return "@@ place not known @@"
+        return re.sub(r"([-+])(\d+)", lambda m: f"{m[1]}{int(m[2]) + edit.start_line - 1}", hunk)
+
+    # A row that begins with @@ is a hunk's header: a line of code begins with a space, a minus or a plus.
+    return "\n".join(numbered(row) if row.startswith("@@ ") else row for row in rows) + "\n"
+
+
+def _language(path: str) -> str:
+    suffix = path.rpartition(".")[2].lower() if "." in path.rpartition("/")[2] else ""
+    return _LANGUAGES.get(suffix, suffix if suffix.isalnum() and len(suffix) <= 5 else "")
+
+
+def _shown(code: str, most: int) -> str:
+    rows = code.split("\n")
+    if len(rows) <= most:
+        return code
+    return "\n".join([*rows[:most], f"[… {len(rows) - most} more lines are in the JSON]"])
+
+
+def _confidence_table(found: Analysis) -> Iterator[str]:
+    sure = found.confidence
+    yield f"**{sure.level}**: {sure.score:.2f} of 1, computed from what could be checked."
+    rows = ["| Part | Score | Weight | Why |", "|---|---|---|---|"]
+    for part in sure.parts:
+        name = _PART_NAMES.get(part.name) or inline(part.name)
+        weight = f"{part.weight:.0%}" if part.weight else ""
+        rows.append(f"| {cell(name)} | {part.score:.2f} | {weight} | {cell(inline(part.why))} |")
+    yield "\n".join(rows)
+
+
+def _unanswered(result: Result) -> list[str]:
+    blocks: list[str] = []
+    about = inline(result.request.title, 120)
+    if about:
+        blocks.append(f"Request: {about}")
+    if result.status == "rejected":
+        count = len(result.problems)
+        blocks.append(f"{span(result.request.path)} has {count} problem{'' if count == 1 else 's'}:")
+        blocks.append("\n".join(f"{number}. {inline(text)}" for number, text in enumerate(result.problems, 1)))
+    if result.status == "duplicate":
+        first = span(result.duplicate_of)
+        blocks.append(f"This file has the same content as the request {first}. It was not asked about again.")
+        blocks.append(f"The answer is in {span(f'OPENAI_DELEGATION_RESULT_{result.duplicate_of}.md')}.")
+    error = result.error
+    if error is not None:
+        if result.status != "rejected" or not result.problems:
+            blocks.append(prose(error.message))
+        blocks.append(f"**What to do:** {prose(error.hint)}")
+        if error.next_command:
+            blocks.append(fence(error.next_command, "sh"))
+        again = "may succeed later as it is" if error.retryable else "will fail again until something is changed"
+        blocks.append(f"Kind: {span(error.kind)}. The same request {again}.")
+    elif result.status == "cancelled":
+        blocks.append("The request was cancelled. Nothing more is sent for it.")
+    if result.raw_response.strip():
+        blocks += _section("What the Model Sent", fence(_shown(result.raw_response[:4_000], 60)))
+    return blocks
+
+
+def _receipts(result: Result) -> list[str]:
+    if not result.egress:
+        return _section("What Was Sent", "Nothing left this machine.")
+    blocks: list[str] = []
+    before: tuple[SentFile, ...] | None = None
+    for receipt in result.egress:
+        blocks.append(_receipt(receipt))
+        if receipt.files and receipt.files == before:
+            blocks.append("The same files as in the call above.")
+        elif receipt.files:
+            rows = ["| File | Lines | Of | Why |", "|---|---|---|---|"]
+            for file in receipt.files:
+                lines = f"{file.start_line}-{file.end_line} | {file.total_lines}"
+                rows.append(f"| {cell(span(file.path))} | {lines} | {cell(inline(file.why))} |")
+            blocks.append("\n".join(rows))
+        if receipt.files != before:
+            blocks += [_replaced(receipt), _left_out(receipt)]
+        before = receipt.files
+    return _section("What Was Sent", *blocks)
+
+
+def _receipt(receipt: Egress) -> str:
+    files = len({file.path for file in receipt.files})
+    size = f"{files} file{'' if files == 1 else 's'}"
+    if not receipt.endpoint:
+        return f"Nothing left this machine. {span(receipt.model)} read {size} here."
+    size += f", {receipt.bytes:,} bytes, {receipt.tokens:,} tokens"
+    bound = "its price is not known" if receipt.price_bound_usd is None else f"at most {_usd(receipt.price_bound_usd)}"
+    return f"To {span(receipt.model)} at {span(receipt.endpoint)} ({inline(receipt.wire)}): {size}, {bound}."
+
+
+def _replaced(receipt: Egress) -> str:
+    if not receipt.redactions:
+        return "" if not receipt.endpoint else "Secrets replaced: none found."
+    rows = [
+        f"- {inline(each.kind)}: {span(each.where)} line {each.line}, sent as {span(each.placeholder)}"
+        for each in receipt.redactions[:_MOST_ROWS]
+    ]
+    return "\n".join([f"Secrets replaced: {len(receipt.redactions)}", "", *rows, *_more(len(receipt.redactions))])
+
+
+def _left_out(receipt: Egress) -> str:
+    if not receipt.omitted:
+        return ""
+    rows = [f"- {span(each.path)}: {inline(each.reason)}" for each in receipt.omitted[:_MOST_ROWS]]
+    return "\n".join([f"Left out: {len(receipt.omitted)}", "", *rows, *_more(len(receipt.omitted))])
+
+
+def _more(count: int) -> list[str]:
+    return [f"- and {count - _MOST_ROWS} more, listed in the JSON"] if count > _MOST_ROWS else []
+
+
+def _usd(amount: float) -> str:
+    return "nothing" if amount == 0 else f"${amount:.2f}" if amount >= 1 else f"${amount:.4f}"
+
+
+def _details(result: Result) -> list[str]:
+    request = result.request
+    rows = [f"- Request: {span(request.id)}, revision {request.revision}, {span(request.path)}"]
+    if request.sha256:
+        rows[0] += f", SHA-256 {span(request.sha256[:16])}…"
+    rows.append(f"- Cost: {_cost(result)}")
+    seconds = [f"{inline(name)} {_seconds(took)}" for name, took in result.timings.items()]
+    rows.append(f"- Finished: {inline(result.timestamp)}" + (f" ({', '.join(seconds)})" if seconds else ""))
+    rows.append(f"- For programs: {span(f'OPENAI_DELEGATION_RESULT_{request.id}.json')}")
+    return _section("Cost and Details", "\n".join(rows))
+
+
+def _cost(result: Result) -> str:
+    cost = result.cost_usd
+    if cost is None or cost - cost != 0:  # not known, or no number
+        billed = any(receipt.endpoint for receipt in result.egress)
+        words = "nothing" if not billed else "not known"
+    else:
+        words = _usd(cost)
+    usage = result.usage
+    if usage is not None:
+        cached = f" ({usage.cached_input_tokens:,} of them cached)" if usage.cached_input_tokens else ""
+        words += f"; {usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out"
+        words += " (estimated)" if usage.estimated else ""
+    if result.attempts:
+        words += f"; {result.attempts} attempt{'' if result.attempts == 1 else 's'}"
+    return words
+
+
+def _seconds(took: float) -> str:
+    return f"{took:.3f} s" if took < 1 else f"{took:.1f} s"
