@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal
-from urllib.parse import urlsplit
 
 from delegated.disk import Directory
 from delegated.errors import KINDS, OperatorError, Refused, Unavailable
@@ -164,6 +162,8 @@ def _configuration(place: Place, config_file: str | None, model: str | None) -> 
 
 
 def _watch(path: str, mode: str) -> Check:
+    import asyncio
+
     from delegated.watch import Bell, Polling, open_watch
 
     async def look() -> tuple[bool, str]:
@@ -239,6 +239,9 @@ def _key(endpoint: Endpoint) -> tuple[str, str]:
 
 def _reach(endpoint: Endpoint, key: str, model: str) -> Check:
     """Ask the provider about the model, which costs nothing and tells whether key, model and network are good."""
+    import asyncio
+    from urllib.parse import urlsplit
+
     from delegated.models.client import Connection, describe
 
     async def ask() -> str:

@@ -115,7 +115,8 @@ class Progress:
         if self._live:
             line = text if seconds is None else f"{text}  {seconds:.0f} s"
             with contextlib.suppress(OSError):
-                line = line[: max(20, os.get_terminal_size(sys.stderr.fileno()).columns - 1)]
+                columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # 0: it does not know
+                line = line[: max(20, columns - 1)]
             if line != self._last:
                 sys.stderr.write(f"\r{line}\x1b[K")
                 sys.stderr.flush()

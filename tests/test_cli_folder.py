@@ -1,0 +1,388 @@
+"""The client commands against a folder in which the test plays the daemon: it writes STATUS and RESULT by rename."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from delegated.cli import exits
+from delegated.cli import place as places
+from delegated.cli.place import find
+from delegated.folder import PREFIX, request_id
+from delegated.request import parse
+from harness import House, until
+
+
+class Played:
+    """A daemon played by the test: it holds the lock and writes what a daemon would."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        journal = house.folder / ".delegated"
+        journal.mkdir(exist_ok=True)
+        self.lock = open(journal / "lock", "w")  # noqa: SIM115 - held until closed
+        self.lock.write("pid 4711 on elsewhere\n")
+        self.lock.flush()
+        fcntl.flock(self.lock, fcntl.LOCK_EX)
+
+    def put(self, name: str, data: str) -> None:
+        temp = self.house.folder / ".delegated" / "temp"
+        temp.write_text(data)
+        os.rename(temp, self.house.folder / name)
+
+    def status(self, key: str, **fields: Any) -> None:
+        self.put(f"{PREFIX}STATUS_{key}.json", json.dumps({"id": key, "state": "running", **fields}))
+
+    def settle(self, key: str, status: str = "answered", page: str = "# The answer\n", **fields: Any) -> None:
+        self.put(f"{PREFIX}RESULT_{key}.md", page)
+        self.put(f"{PREFIX}RESULT_{key}.json", json.dumps({"status": status, "request": {"id": key}, **fields}))
+
+    def close(self) -> None:
+        self.lock.close()
+
+
+@pytest.fixture
+def daemon(house: House) -> Iterator[Played]:
+    played = Played(house)
+    yield played
+    played.close()
+
+
+def start(house: House, *arguments: str, **more: Any) -> subprocess.Popen[bytes]:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "delegated", *arguments],
+        **{"cwd": house.workspace, "env": house.env, **pipes, **more},
+    )
+
+
+def run(house: House, *arguments: str, text: bytes = b"", **more: Any) -> tuple[int, str, str]:
+    process = start(house, *arguments, **{"stdin": subprocess.PIPE, **more})
+    out, err = process.communicate(text, 60)
+    return process.returncode, out.decode(), err.decode()
+
+
+def dropped(house: House) -> list[Path]:
+    return sorted(path for path in house.folder.iterdir() if request_id(path.name))
+
+
+SEED = (
+    *("--issue", "500 Internal Server Error on /builder_result endpoint - persists despite schema fixes"),
+    *("--files", "src/autopack/main.py,src/autopack/schemas.py,src/autopack/builder_schemas.py"),
+    *("--context", "Server starts successfully. Health check passes."),
+    *("--logs", "WARNING: Failed to post builder result: 500 Server Error: Internal Server Error for url: http://x"),
+    "--attempted-fixes",
+    "Mapped llm_client.BuilderResult to builder_schemas.BuilderResult with correct schema",
+    "Ensured all required fields included (phase_id, run_id, status, notes)",
+    "Restarted server multiple times with new code",
+)
+
+
+def test_ask_writes_what_was_said(house: House, daemon: Played) -> None:
+    """The seed's own command line becomes one whole request that holds each of its words."""
+    code, out, err = run(house, "ask", *SEED, "--no-wait")
+    assert code == 0, err
+    key = out.strip()
+    assert [path.name for path in dropped(house)] == [f"{PREFIX}REQUEST_{key}.md"]
+    request = parse(dropped(house)[0].read_bytes(), ".md")
+    assert request.issue == SEED[1]
+    assert request.files == tuple(SEED[3].split(","))
+    assert request.context == SEED[5]
+    assert request.logs.strip() == SEED[7]
+    assert request.attempted_fixes == SEED[9:]
+    assert f"delegate wait {key}" in err
+    assert oct(dropped(house)[0].stat().st_mode)[-3:] == "600"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [*exits.BY_STATUS.items(), ("something newer", exits.FAILED)], ids=lambda value: str(value)
+)
+def test_ask_waits_prints_and_exits_by_the_outcome(status: str, code: int, house: House, daemon: Played) -> None:
+    """RESULT.md on stdout, talk on stderr, and an exit code that tells how it ended."""
+    process = start(house, "ask", "--issue", "it fails")
+    path = until(lambda: dropped(house), what="request")[0]
+    key = request_id(path.name)[0]  # type: ignore[index]
+    daemon.status(key, phase="asking", model="gpt-4o")
+    assert process.stderr is not None
+    said = b""
+    while b"asking (gpt-4o)" not in said:
+        said += process.stderr.readline()
+    daemon.settle(key, status, error={"message": "m", "retryable": True})
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert out == b"# The answer\n"
+    assert f"{key}: {status}".encode() in err
+
+
+def test_ask_prints_json(house: House, daemon: Played) -> None:
+    """--json prints RESULT.json, in ASCII, so that nothing in it can drive a terminal or break a pipe."""
+    process = start(house, "ask", "--issue", "it fails", "--json", "--id", "my.id-1")
+    until(lambda: house.request("my.id-1").exists(), what="request")
+    daemon.settle("my.id-1", root_cause="→ \x9b31m \x1b[2J")
+    out, _ = process.communicate(timeout=30)
+    assert json.loads(out)["root_cause"] == "→ \x9b31m \x1b[2J"
+    assert out.isascii()
+    assert b"\x1b" not in out
+
+
+def test_a_time_out_ends_the_waiting_only(house: House, daemon: Played) -> None:
+    """After --timeout the exit code is 124, the request stands, and the way on is said."""
+    code, out, err = run(house, "ask", "--issue", "it fails", "--id", "late", "--timeout", "0.2")
+    assert code == exits.TIMED_OUT
+    assert not out
+    assert "next: delegate wait late" in err
+    assert house.request("late").exists()
+
+
+def test_ctrl_c_ends_the_waiting_only(house: House, daemon: Played) -> None:
+    """Ctrl+C leaves with 130 and says how to wait again; the request goes on."""
+    process = start(house, "ask", "--issue", "it fails", "--id", "long")
+    assert process.stderr is not None
+    assert b"waiting to be taken" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == exits.INTERRUPTED
+    assert b"next: delegate wait long" in err
+    assert b"Traceback" not in err
+    assert house.request("long").exists()
+
+
+def test_progress_on_a_terminal_is_one_line(house: House, daemon: Played) -> None:
+    """On a terminal the line is updated in place and gone at the end; no phase can bring an escape sequence along."""
+    ours, theirs = pty.openpty()
+    process = start(house, "ask", "--issue", "it fails", "--id", "tty", stderr=theirs)
+    os.close(theirs)
+    until(lambda: house.request("tty").exists(), what="request")
+    daemon.status("tty", phase="asking", detail="\x1b[2Jboo\nnext", model="gpt-4o")
+    seen = b""
+    while b"asking" not in seen:
+        assert select.select([ours], [], [], 30)[0]
+        seen += os.read(ours, 4096)
+    daemon.settle("tty")
+    process.communicate(timeout=30)
+    with pytest.raises(OSError):  # noqa: PT012 - until the other side is closed
+        while True:
+            seen += os.read(ours, 4096)
+    os.close(ours)
+    assert b"\x1b[2J" not in seen
+    assert b"\\x1b[2Jboo next" in seen
+    assert seen.count(b"\r\n") <= 2, "one line for the progress, one for the end"
+
+
+def test_ask_takes_texts_as_they_come(house: House, daemon: Played) -> None:
+    """Logs from a file, from standard input, with a leading hyphen or @, in UTF-16, with bytes that are no UTF-8."""
+    (house.workspace / "utf16.log").write_text("größe", encoding="utf-16")
+    (house.workspace / "run.log").write_bytes(b"\xef\xbb\xbfline 1\r\nbad \xff byte\n")
+    cases = (
+        (("--logs", "@run.log"), "line 1"),
+        (("--logs", "@utf16.log"), "größe"),
+        (("--logs", "-"), "from stdin"),
+        (("--logs", "-h is not an option here"), "-h is not an option here"),
+        (("--logs", "--- FAIL: TestX"), "--- FAIL: TestX"),
+        (("--logs=@@app.route failed",), "@app.route failed"),
+    )
+    for number, (flags, logs) in enumerate(cases):
+        code, _, err = run(
+            house, "ask", "--issue", "it fails", *flags, "--no-wait", "--id", f"n{number}", text=b"from stdin"
+        )
+        assert code == 0, err
+        assert logs in parse(house.request(f"n{number}").read_bytes(), ".md").logs
+    code, _, err = run(house, "ask", "--issue", b"bad \xff byte", "--no-wait", "--id", "bytes")  # type: ignore[arg-type]
+    assert code == 0, err
+    assert "bad" in parse(house.request("bytes").read_bytes(), ".md").issue
+
+
+def test_files_are_made_relative_to_the_workspace(house: House, daemon: Played) -> None:
+    """Paths seen from a subdirectory and absolute ones become relative to the root; unknown ones stay as given."""
+    package = house.workspace / "src" / "pkg"
+    package.mkdir(parents=True)
+    (package / "a.py").write_text("")
+    (package / "b,c.py").write_text("")
+    given = ("a.py,b.py", "src/pkg/a.py", str(house.workspace / "app.py"), "*.py", "/etc/passwd", "../../app.py")
+    code, _, err = run(house, "ask", "--issue", "x", "--files", *given, "--no-wait", "--id", "f", cwd=package)
+    assert code == 0, err
+    request = parse(house.request("f").read_bytes(), ".md")
+    assert request.files == ("src/pkg/a.py", "b.py", "app.py", "*.py", "/etc/passwd")
+    code, _, err = run(
+        house, "ask", "--issue", "x", "--files", "pkg/*.py", "--no-wait", "--id", "g", cwd=package.parent
+    )
+    assert parse(house.request("g").read_bytes(), ".md").files == ("src/pkg/*.py",)
+
+
+def test_ids_in_one_second_differ(house: House, daemon: Played) -> None:
+    """Many clients at once each get an id of their own; a given one that is taken is refused."""
+    processes = [start(house, "ask", "--issue", f"number {n}", "--no-wait") for n in range(6)]
+    keys = [process.communicate(timeout=60)[0].decode().strip() for process in processes]
+    assert len(set(keys)) == len(keys)
+    assert len(dropped(house)) == len(keys)
+    code, _, err = run(house, "ask", "--issue", "x", "--id", keys[0], "--no-wait")
+    assert code == exits.USAGE
+    assert "is taken" in err
+
+
+def test_a_key_in_a_flag_is_warned_about(house: House, daemon: Played) -> None:
+    """--api-key warns that others can read it, and that a running daemon uses its own; it is written nowhere."""
+    code, out, err = run(house, "ask", "--issue", "x", "--api-key", "sk-proj-secret", "--no-wait")
+    assert code == 0
+    assert "visible to other users" in err
+    assert "uses its own key" in err
+    assert "sk-proj-secret" not in out + err
+    assert b"sk-proj-secret" not in b"".join(path.read_bytes() for path in house.folder.iterdir() if path.is_file())
+
+
+def test_list_and_status(house: House, daemon: Played) -> None:
+    """list shows the newest first with how it ended; status shows who serves, what runs and what waits."""
+    for n, status in enumerate(("answered", "failed")):
+        daemon.settle(f"old{n}", status, verdict="likely", confidence="high", cost_usd=0.01234)
+        os.utime(house.result_path(f"old{n}"), (1000 + n, 1000 + n))
+    house.request("waits").write_text("x")
+    house.request("runs").write_text("x")
+    daemon.status("runs", phase="asking")
+    code, out, _ = run(house, "list")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0].split()[:2] == ["ID", "STATE"]
+    assert {line.split()[0] for line in lines[1:3]} == {"runs", "waits"}
+    assert [line.split()[:4] for line in lines[3:]] == [
+        ["old1", "failed", "likely", "high"],
+        ["old0", "answered", "likely", "high"],
+    ]
+    code, out, err = run(house, "list", "-n", "1")
+    assert len(out.splitlines()) == 2
+    assert "3 more" in err
+    assert [item["id"] for item in json.loads(run(house, "list", "--json", "--all")[1])][-1] == "old0"
+    told = json.loads(run(house, "status", "--json")[1])
+    assert (told["daemon"], told["waiting"], told["settled"]) == ("pid 4711 on elsewhere", ["waits"], 2)
+    assert told["running"][0]["phase"] == "asking"
+    out = run(house, "status")[1]
+    assert "daemon   pid 4711 on elsewhere" in out
+    assert json.loads(run(house, "status", "waits", "--json")[1])["state"] == "waiting"
+    assert json.loads(run(house, "status", "runs", "--json")[1])["state"] == "running"
+    assert "old1: failed" in run(house, "status", "old1")[1]
+
+
+def test_show(house: House, daemon: Played) -> None:
+    """show prints the newest RESULT or the one asked for, takes a file's name for an id, and says what is not there."""
+    daemon.settle("one", page="one\x1b]0;title\x07\n", raw_response="\x1b[31mraw")
+    daemon.settle("two", "rejected", page="two\n")
+    os.utime(house.result_path("one"), (1000, 1000))
+    assert run(house, "show")[:2] == (exits.REJECTED, "two\n")
+    for name in ("one", f"{PREFIX}RESULT_one.md", str(house.result_path("one")), f"{PREFIX}REQUEST_one.md"):
+        code, out, _ = run(house, "show", name)
+        assert (code, out) == (0, "one\\x1b]0;title\\x07\n"), name
+    assert run(house, "show", "one", "--raw")[1] == "\x1b[31mraw", "a pipe gets the very text"
+    house.request("three").write_text("x")
+    code, _, err = run(house, "show", "three")
+    assert (code, "delegate wait three" in err) == (exits.ABSENT, True)
+    code, _, err = run(house, "show", "tw")
+    assert (code, "did you mean two?" in err) == (exits.ABSENT, True)
+    house.result_path("two", "md").unlink()
+    assert run(house, "show", "two")[1].startswith("rejected")
+
+
+def test_the_raw_reply_does_not_drive_a_terminal(house: House, daemon: Played) -> None:
+    """On a terminal --raw is cleaned like everything else."""
+    daemon.settle("one", raw_response="\x1b[31mraw")
+    ours, theirs = pty.openpty()
+    process = start(house, "show", "one", "--raw", stdout=theirs)
+    os.close(theirs)
+    process.communicate(timeout=30)
+    assert os.read(ours, 4096) == b"\\x1b[31mraw\r\n"
+    os.close(ours)
+
+
+def test_wait(house: House, daemon: Played) -> None:
+    """wait returns at once for a RESULT that stands, and fails for an id that nobody asked about."""
+    daemon.settle("one")
+    assert run(house, "wait", "one")[:2] == (0, "# The answer\n")
+    code, _, err = run(house, "wait", "nobody")
+    assert code == exits.ABSENT
+    assert "there is no request nobody" in err
+    house.request("slow").write_text("x")
+    assert run(house, "wait", "slow", "--timeout", "0.1")[0] == exits.TIMED_OUT
+
+
+def test_cancel_and_retry_drop_orders(house: House, daemon: Played) -> None:
+    """cancel and retry each drop one file; an order given twice is one order."""
+    house.request("runs").write_text("x")
+    for _ in range(2):
+        assert run(house, "cancel", "runs")[0] == 0
+    assert (house.folder / f"{PREFIX}CANCEL_runs").exists()
+    code, _, err = run(house, "retry", "runs")
+    assert (code, "is not settled" in err) == (exits.ABSENT, True)
+    daemon.settle("one", "failed")
+    assert run(house, "cancel", "one")[0] == 0
+    assert not (house.folder / f"{PREFIX}CANCEL_one").exists(), "what is settled cannot be cancelled"
+    assert run(house, "retry", "one", "--no-wait")[0] == 0
+    assert (house.folder / f"{PREFIX}RETRY_one").exists()
+
+
+def test_retry_waits_for_the_next_result(house: House, daemon: Played) -> None:
+    """The RESULT that stands already is not taken for the answer to a retry."""
+    daemon.settle("one", "failed", page="old\n")
+    process = start(house, "retry", "one")
+    until(lambda: (house.folder / f"{PREFIX}RETRY_one").exists(), what="order")
+    daemon.settle("one", page="new\n")
+    assert process.communicate(timeout=30)[0] == b"new\n"
+    assert process.returncode == 0
+
+
+def test_retry_of_an_uncertain_request_needs_consent(house: House, daemon: Played) -> None:
+    """What may bill twice is done only after a yes: --yes from a program, an answer on a terminal."""
+    daemon.settle("one", "uncertain")
+    code, _, err = run(house, "retry", "one", "--no-wait")
+    assert code == exits.USAGE
+    assert "may bill twice" in err
+    assert "--yes" in err
+    assert not (house.folder / f"{PREFIX}RETRY_one").exists()
+    for answer, there in ((b"n\n", False), (b"y\n", True)):
+        ours, theirs = pty.openpty()
+        process = start(house, "retry", "one", "--no-wait", stdin=theirs, stderr=theirs)
+        os.close(theirs)
+        os.write(ours, answer)
+        process.communicate(timeout=30)
+        os.close(ours)
+        assert (house.folder / f"{PREFIX}RETRY_one").exists() == there
+
+
+def test_orders_and_requests_need_a_writable_folder(house: House, daemon: Played) -> None:
+    """A folder that cannot be written ends in exit code 74 with what to do."""
+    (house.workspace / "blocked").write_text("")
+    code, _, err = run(house, "ask", "--issue", "x", "--folder", str(house.workspace / "blocked" / "x"))
+    assert code == exits.CANNOT_WRITE
+    assert "hint: " in err
+
+
+def test_a_workspace_is_found_from_below(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nearest parent with .autonomous_runs is the workspace, else the current directory."""
+    below = house.workspace / "a" / "b"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    assert find().workspace == str(house.workspace)
+    assert find().folder == str(house.folder)
+    monkeypatch.chdir(house.outside)
+    assert find().workspace == str(house.outside)
+    assert find(None, str(house.folder)).workspace == str(house.workspace)
+    monkeypatch.setenv("DELEGATED_FOLDER", "drop/here")
+    assert find().folder == str(house.outside / "drop" / "here")
+
+
+def test_the_holder_is_seen_without_taking_the_lock(house: House) -> None:
+    """Who serves the folder is read from its lock; a lock file that nobody holds is nobody's."""
+    place = find(str(house.workspace))
+    assert places.holder(place) is None
+    played = Played(house)
+    assert places.holder(place) == "pid 4711 on elsewhere"
+    played.close()
+    assert places.holder(place) is None
