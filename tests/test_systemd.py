@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import plistlib
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -221,3 +223,15 @@ def test_the_blank_credential_of_the_unit_is_no_key(house: House) -> None:
     house.drop("a")
     result = house.result("a")
     assert (result["status"], result["error"]["kind"]) == ("failed", "missing_key")
+
+
+def test_the_services_of_other_systems_start_the_same_program() -> None:
+    """launchd's and Windows' files are well-formed, start `delegated` without options, and hold no key."""
+    config = UNITS.parent / "config"
+    agent = plistlib.loads((config / "launchd/io.github.delegated.plist").read_bytes())
+    assert [Path(each).name for each in agent["ProgramArguments"]] == ["delegated"]
+    assert agent["Umask"] == 0o077
+    task = ElementTree.parse(config / "windows/delegated.xml").getroot()
+    namespace = {"t": "http://schemas.microsoft.com/windows/2004/02/mit/task"}
+    assert task.findtext(".//t:Arguments", namespaces=namespace) == '--exec sh -c "exec ~/.local/bin/delegated"'
+    assert task.findtext(".//t:ExecutionTimeLimit", namespaces=namespace) == "PT0S", "the default ends it after 3 days"

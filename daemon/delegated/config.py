@@ -334,7 +334,7 @@ def _flag_layer(flags: Mapping[str, object]) -> _Layer:
     tree = _without_none(json.loads(json.dumps(flags, default=os.fspath)))
     if isinstance(given := tree.get("workspaces"), list):
         tree["workspaces"] = [_absolute(str(each)) for each in given]
-    return _Layer(tree, lambda at: f"--{at[0]}" if at else "flags")
+    return _Layer(tree, lambda at: "--" + "-".join(map(str, at)).replace("_", "-"))
 
 
 def _complaints(layer: _Layer) -> list[str]:
