@@ -246,14 +246,12 @@ def test_a_fault_of_ours_is_called_one(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_clean_lets_nothing_drive_a_terminal() -> None:
-    """Escape sequences, C1 controls, bidirectional and invisible characters are shown, not obeyed; text stays."""
-    assert terminal.clean("a\tb\nc\r\nd é 日本 👩‍💻") == "a\tb\nc\nd é 日本 👩‍💻"
+    """Escape sequences, C1 controls, bidirectional and invisible characters do not get through; text stays."""
+    assert terminal.clean("a\tb\nc\r\nd é 日本") == "a\tb\nc\nd é 日本"
+    assert terminal.clean("a\x1b[31mb\x1b]0;title\x07c\x9b2Jd") == "abcd"
     for bad in "\x1b\x07\x08\r\x00\x7f\x9b\x85\u202e\u2066\u200f\ufeff\U000e0041\ud800\u2028":
-        shown = terminal.clean(f"a{bad}b")
-        assert bad not in shown
-        assert shown.startswith("a\\")
-        assert shown.endswith("b")
-        shown.encode("utf-8")
+        assert bad not in terminal.clean(f"a{bad}b")
+        terminal.clean(f"a{bad}b").encode("utf-8")
 
 
 def test_modules_in_the_workspace_are_not_imported(house: House) -> None:

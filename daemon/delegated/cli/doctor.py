@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _LITTLE: Final = 200 << 20
 _FULL: Final = 1 << 20
-_CONNECT_S: Final = 10.0
+_QUICK_S: Final = 10.0
 _PROXIES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY")
 
 State = Literal["ok", "warn", "FAIL"]
@@ -93,12 +93,14 @@ def examine(place: Place, *, config_file: str | None, model: str | None, connect
 
 def _folder(place: Place) -> Iterator[Check]:
     path = place.folder
-    while not os.path.isdir(path) and os.path.dirname(path) != path:
+    while not os.path.lexists(path) and os.path.dirname(path) != path:
         path = os.path.dirname(path)
     missing = path != place.folder
     name = f".doctor.{os.getpid()}.tmp"
     try:
         if missing:
+            if not os.path.isdir(path):
+                raise NotADirectoryError(20, "Not a directory")
             if not os.access(path, os.W_OK | os.X_OK):
                 raise PermissionError(13, "Permission denied")
         else:
@@ -119,7 +121,7 @@ def _folder(place: Place) -> Iterator[Check]:
             else Check("folder", "ok", f"{path} can be written")
         )
     yield from _journal(place)
-    free = shutil.disk_usage(path).free
+    free = shutil.disk_usage(path if os.path.exists(path) else place.workspace).free
     words = f"{free / (1 << 30):.1f} GiB free"
     if free < _FULL:
         yield Check("space", "FAIL", words, "free space: nothing can be recorded, so nothing will be asked")
@@ -242,16 +244,14 @@ def _reach(endpoint: Endpoint, key: str, model: str) -> Check:
     import asyncio
     from urllib.parse import urlsplit
 
-    from delegated.models.client import Connection, describe
+    from delegated.models.client import Client, describe
 
     async def ask() -> str:
-        connection = Connection(
-            endpoint=endpoint.base_url, key=key or "none", now=time.time, timeout_s=_CONNECT_S, connect_s=_CONNECT_S
-        )
+        client = Client(base_url=endpoint.base_url, api_key=key or "none", quick_s=_QUICK_S, connect_s=_QUICK_S)
         try:
-            found = await describe(connection, model)
+            found = await describe(client, model)
         finally:
-            await connection.close()
+            await client.close()
         return found.name
 
     host = urlsplit(endpoint.base_url).netloc

@@ -6,43 +6,17 @@ import contextlib
 import json
 import os
 import sys
-from typing import Any, Final, TextIO
-
-# What a terminal could obey or a reader could be misled by: C0 but for tab and newline, DEL, C1, bidirectional and
-# zero-width controls, line and paragraph separators, language tags, lone surrogates.
-_KEEP: Final = "\t\n"
-_BAD: Final = (
-    *((n, n) for n in range(0x20) if chr(n) not in _KEEP),
-    (0x7F, 0x9F),
-    (0x061C, 0x061C),
-    (0x200B, 0x200B),
-    (0x200E, 0x200F),
-    (0x2028, 0x202E),
-    (0x2060, 0x206F),
-    (0xD800, 0xDFFF),
-    (0xFEFF, 0xFEFF),
-    (0xFFF9, 0xFFFB),
-    (0xE0000, 0xE007F),
-)
+from typing import Any, TextIO
 
 
 def clean(text: str) -> str:
-    """Show control characters instead of passing them on; a carriage return before a line's end goes."""
-    if text.isascii() and text.isprintable():
-        return text
-    text = text.replace("\r\n", "\n")
-    return "".join(_shown(char) if _bad(ord(char)) else char for char in text)
+    """Return what may be shown: without escape sequences, control characters and what an eye would not see."""
+    bare = text.replace("\n", "").replace("\t", "")
+    if bare.isascii() and bare.isprintable():
+        return text  # the common case does not pay for the import
+    from delegated.markdown import clean as harmless
 
-
-def _bad(code: int) -> bool:
-    if 0x20 <= code < 0x7F:
-        return False
-    return any(low <= code <= high for low, high in _BAD)
-
-
-def _shown(char: str) -> str:
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return harmless(text)
 
 
 def prepare() -> None:
