@@ -187,6 +187,19 @@ def test_a_stored_completion_is_found_by_its_metadata(client):
     assert client.chat.completions.retrieve(kept.id).choices[0].message.content == kept.choices[0].message.content
 
 
+def test_lists_come_in_pages_and_in_either_order(client):
+    """A list is cut into pages that follow on each other, newest or oldest first."""
+    conversation = client.conversations.create(
+        items=[{"type": "message", "role": "user", "content": str(n)} for n in range(25)]
+    )
+    pages = client.conversations.items.list
+    assert len(pages(conversation.id).data) == 20
+    for order, expected in (("asc", range(25)), ("desc", range(24, -1, -1))):
+        first = pages(conversation.id, limit=10, order=order)
+        assert (len(first.data), first.has_more) == (10, True)
+        assert [item.content[0].text for item in first] == [str(n) for n in expected]
+
+
 def test_models_tell_their_shutdown_date(client):
     """A model says when it will be shut down; an unknown one is not found."""
     assert client.models.retrieve("gpt-4o").shutdown_date == "2027-01-14"
@@ -218,6 +231,10 @@ def test_anthropic_messages_are_answered_in_their_own_form(server):
     status, _, raw = call(server, "POST", "/v1/messages", body)
     assert (status, json.loads(raw)["error"]["type"]) == (429, "rate_limit_error")
     assert len(server.bills) == 1
+    server.script([{"do": {"outcome": "failed"}}])
+    status, _, raw = call(server, "POST", "/v1/messages", body)
+    assert (status, json.loads(raw)["error"]["type"]) == (500, "api_error")
+    assert len(server.bills) == 2
 
 
 def test_answers_carry_limits_and_a_request_id(client):
@@ -357,6 +374,7 @@ def test_a_long_answer_is_cut_at_the_limit_asked_for(client, server):
         ("/v1/responses", {"model": "gpt-4o", "input": "x", "metadata": {"a": "b" * 513}}, 400, None),
         ("/v1/responses", {"model": "gpt-4o", "input": "x", "metadata": {str(n): "" for n in range(17)}}, 400, None),
         ("/v1/chat/completions", {"model": "gpt-4o"}, 400, "missing_required_parameter"),
+        ("/v1/chat/completions", {"model": "gpt-6-luna", "max_tokens": 9}, 400, "unsupported_parameter"),
         ("/v1/messages", {"model": "claude-haiku-5-5", "messages": [{}]}, 400, None),
         ("/v1/nothing", {}, 404, None),
     ],
@@ -661,6 +679,24 @@ def test_a_look_up_can_lag_lie_and_fail():
         assert list(client.chat.completions.list(metadata={"call": "c"})) == []
         clock[0] += 10
         assert len(list(client.chat.completions.list(metadata={"call": "c"}))) == 1
+
+
+def test_a_look_up_by_id_can_lie_and_lag_too(client, server):
+    """A stored call can be denied by its id, and a stored completion is found by its id only once it is shown."""
+    answer = ask(client)
+    server.script(
+        [
+            {"match": {"method": "GET"}, "do": {"absent": True}},
+            {"match": {"method": "POST"}, "do": {"lag": 3600, "model": "another"}},
+        ]
+    )
+    with pytest.raises(openai.NotFoundError):
+        client.responses.retrieve(answer.id)
+    assert client.responses.retrieve(answer.id).id == answer.id
+    completion = chat(client, store=True)
+    assert completion.model == "another"
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.retrieve(completion.id)
 
 
 def test_a_look_up_that_lies_lets_a_twin_be_billed(client, server):

@@ -270,8 +270,8 @@ def listing(items: list[dict[str, Any]], query: Mapping[str, str], *, newest_fir
     if after := query.get("after"):
         place = next((number for number, row in enumerate(rows) if row["id"] == after), len(rows))
         rows = rows[place + 1 :]
-    limit = int(query["limit"]) if query.get("limit", "").isdecimal() else 20
-    page = rows[:limit]
+    limit = query.get("limit", "")
+    page = rows[: min(max(int(limit), 1), 100) if limit.isdecimal() else 20]
     return {
         "object": "list",
         "data": page,
