@@ -31,7 +31,7 @@ def test_a_call_stands_where_its_records_say(names: list[str], state: str, attem
 
 
 def test_nothing_moves_but_by_the_table() -> None:
-    """Each (state, record) is either in the table or refused: in particular nothing is sent while a send is in doubt."""
+    """Each (state, record) is in the table or refused: above all, nothing is sent while a send is in doubt."""
     for state, record in itertools.product(CallState, Record):
         if (state, record) in TRANSITIONS:
             assert move(state, record) is TRANSITIONS[state, record]

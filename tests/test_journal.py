@@ -215,7 +215,7 @@ def test_a_start_clears_what_a_kill_left_in_tmp(folder: Directory, tmp_path: Pat
 
 
 def test_results_come_in_order_and_replace_a_planted_link(journal: Journal, folder: Directory, tmp_path: Path) -> None:
-    """RESULT files are renamed into place in the order given, 0600; a symlink by that name is replaced, not followed."""
+    """RESULT files are renamed into place in order, 0600; a symlink by that name is replaced, not followed."""
     target = tmp_path / "precious"
     target.write_text("mine")
     os.symlink(target, tmp_path / "R.json")

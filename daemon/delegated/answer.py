@@ -365,6 +365,9 @@ class Desk:
         course.simulated = course.simulated or reply.simulated
         course.raw = reply.text
         usage = reply.usage
+        if usage is None and not reply.simulated:  # adopted after a crash, or a server that does not say
+            count = self._tokens().count
+            usage = Usage(count(prompt.system + prompt.user), 0, count(reply.text), estimated=True)
         if usage is not None:
             course.usage = _add(course.usage, usage)
             spent = cost(facts, usage)

@@ -136,6 +136,7 @@ class Models:
             patience=Patience(deadline_s=config.deadline_s, doubt_s=config.doubt_wait_s),
             now=time.time,
             price_bound=price,
+            count=self._words(),
         )
         gate = self._gates.setdefault(endpoint_name, Gate())
         retry = config.retry
@@ -204,7 +205,7 @@ class App:
 
         def tokens() -> Tokens:
             words = self._words()
-            return Tokens(words, words.exact)
+            return Tokens(words, exact=words.exact)
 
         return Desk(
             Workspace(path),
@@ -234,8 +235,10 @@ class App:
             self._words()("warm")
             import markdown_it  # noqa: F401
 
-            if self._config.model not in ("offline",) and not self._config.model.startswith("scripted:"):
-                import openai  # noqa: F401
+            if self._config.model != "offline" and not self._config.model.startswith("scripted:"):
+                from delegated.models.client import preload
+
+                preload()
 
     def _on_beat(self, path: str) -> None:
         """Feed the supervisor's watchdog, from the loops that do the work and only while all of them come round."""
