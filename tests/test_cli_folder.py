@@ -45,6 +45,7 @@ class Played:
         self.put(f"{PREFIX}STATUS_{key}.json", json.dumps({"id": key, "state": "running", **fields}))
 
     def settle(self, key: str, status: str = "answered", page: str = "# The answer\n", **fields: Any) -> None:
+        (self.house.folder / ".delegated" / "jobs" / "00" / key).mkdir(parents=True, exist_ok=True)
         self.put(f"{PREFIX}RESULT_{key}.md", page)
         self.put(f"{PREFIX}RESULT_{key}.json", json.dumps({"status": status, "request": {"id": key}, **fields}))
 
@@ -326,6 +327,9 @@ def test_cancel_and_retry_drop_orders(house: House, daemon: Played) -> None:
     assert not (house.folder / f"{PREFIX}CANCEL_one").exists(), "what is settled cannot be cancelled"
     assert run(house, "retry", "one", "--no-wait")[0] == 0
     assert (house.folder / f"{PREFIX}RETRY_one").exists()
+    (house.folder / ".delegated" / "jobs" / "00" / "one").rmdir()
+    code, _, err = run(house, "retry", "one")
+    assert (code, "does not know one" in err) == (exits.ABSENT, True), "nobody would ever obey"
 
 
 def test_retry_waits_for_the_next_result(house: House, daemon: Played) -> None:

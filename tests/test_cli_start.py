@@ -74,6 +74,7 @@ def test_a_client_command_imports_nothing_heavy(arguments: list[str], house: Hou
     house.result_path("answered").write_text('{"status": "answered", "request": {"id": "answered"}}')
     house.result_path("answered", "md").write_text("# Answer\n")
     house.request("waiting").write_text("x")
+    (house.folder / ".delegated" / "jobs" / "00" / "answered").mkdir(parents=True)
     assert not {name for name in imported(*arguments, house=house) if name in HEAVY or name.split(".")[0] in HEAVY}
 
 

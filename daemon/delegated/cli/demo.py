@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         progress.phase(f"daemon: started as process {daemon.pid} on {place.folder}")
         deadline = time.monotonic() + _TIME_S
-        while places.holder(place) is None:
+        lock = os.path.join(place.folder, places.JOURNAL, "lock")
+        # Its own word in the lock file, not a look at the lock: a look at the wrong moment would keep it out.
+        while not _read(lock).startswith(f"pid {daemon.pid} "):
             if daemon.poll() is not None or time.monotonic() > deadline:
                 raise OperatorError(f"the daemon did not start: {_read(log)}", exits.UNHEALTHY, f"its log is {log}")
             time.sleep(0.01)
@@ -93,5 +95,8 @@ def _where(place: Place, key: str, log: str) -> None:
 
 
 def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return file.read()[-2000:].strip()
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()[-2000:].strip()
+    except OSError:
+        return ""

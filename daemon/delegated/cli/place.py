@@ -216,6 +216,22 @@ def signature(place: Place, key: str) -> tuple[int, int] | None:
     return (info.st_ino, info.st_mtime_ns)
 
 
+def edited(place: Place, key: str, result: dict[str, Any]) -> bool:
+    """Say whether the request was saved with other bytes after this RESULT was written: another one will come."""
+    import hashlib
+
+    about = result.get("request")
+    name, sha256 = (about.get("path"), about.get("sha256")) if isinstance(about, dict) else (None, None)
+    if name not in request_names(place, key) or not isinstance(sha256, str):
+        return False
+    try:
+        with Directory(place.folder) as directory:
+            saved = directory.stat(name).st_mtime_ns > directory.stat(drop.result_name(key, "json")).st_mtime_ns
+            return saved and hashlib.sha256(directory.read(name, 64 << 20)).hexdigest() != sha256
+    except OSError:
+        return False
+
+
 def read_json(place: Place, name: str) -> dict[str, Any] | None:
     """Read a JSON object in the folder; None when it is absent or not one."""
     import json
@@ -271,6 +287,17 @@ def give_order(place: Place, kind: str, key: str) -> str:
     except OSError as error:
         raise OperatorError(f"cannot write in {place.folder}: {error.strerror}", exits.CANNOT_WRITE) from error
     return place.path(name)
+
+
+def job_place(place: Place, key: str) -> str | None:
+    """Return the path of a request's records in the journal; None when it holds none. Takes no lock: they only grow."""
+    jobs = os.path.join(place.folder, JOURNAL, "jobs")
+    try:
+        shards = os.listdir(jobs)
+    except OSError:
+        return None
+    paths = (os.path.join(jobs, shard, key) for shard in shards)
+    return next((path for path in paths if os.path.isdir(path)), None)
 
 
 def new_id(place: Place, now: float | None = None) -> str:

@@ -65,6 +65,8 @@ def show(place: Place, key: str, *, as_json: bool = False, quiet: bool = False) 
     after = next_command(result, key)
     if after:
         terminal.next_step(f"{after}{place.flags()}")
+    elif status == "rejected" and (names := places.request_names(place, key)):
+        terminal.next_step(f"correct {place.path(names[0])}, then: delegate wait {key}{place.flags()}")
     return exits.for_status(status)
 
 
@@ -78,8 +80,6 @@ def next_command(result: dict[str, Any], key: str) -> str:
     retryable = isinstance(error, dict) and error.get("retryable") is True
     if status in ("failed", "uncertain", "cancelled") and (retryable or status != "failed"):
         return f"delegate retry {key}"
-    if status == "rejected":
-        return f"delegate wait {key}"
     return ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
 
 from delegated import folder as drop
 from delegated.disk import Directory
@@ -54,25 +53,18 @@ def recorded(place: Place, key: str) -> str | None:
     """Return the newest RESULT.json in the journal's `done` records, or None. Takes no lock: records only come."""
     from delegated.journal import unpack
 
-    try:
-        journal = Directory(os.path.join(place.folder, places.JOURNAL))
-    except FileNotFoundError:
+    at = places.job_place(place, key)
+    if at is None:
         return None
-    with journal:
-        for revision in _revisions(journal, key):
+    with Directory(at) as job:
+        revisions = sorted(
+            (int(name[1:]) for name in job.names() if name[:1] == "r" and name[1:].isdecimal()), reverse=True
+        )
+        for revision in revisions:
             try:
-                record = unpack(journal.read(f"{revision}/done", 256 << 20))
+                record = unpack(job.read(f"r{revision}/done", 256 << 20))
             except OSError:
                 continue
             if record is not None and record[1]:
                 return record[1].decode("utf-8", "surrogatepass")
     return None
-
-
-def _revisions(journal: Directory, key: str) -> Iterator[str]:
-    """Yield the places of a job's revisions, the newest first."""
-    from delegated.journal import _place
-
-    at = _place(key)
-    numbers = [int(name[1:]) for name in journal.names(at) if name[:1] == "r" and name[1:].isdecimal()]
-    yield from (f"{at}/r{number}" for number in sorted(numbers, reverse=True))

@@ -29,6 +29,8 @@ def run(args: argparse.Namespace) -> int:
     result = places.read_result(place, key)
     if result is None:
         raise Absent(f"{key} is not settled: there is nothing to ask again", f"delegate wait {key}")
+    if places.job_place(place, key) is None:
+        raise Absent(f"the journal of {place.folder} does not know {key}", "save its REQUEST again to ask anew")
     if result.get("status") == "uncertain" and not args.yes:
         _agree(key)
     before = places.signature(place, key)

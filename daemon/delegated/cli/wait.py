@@ -1,4 +1,4 @@
-"""Wait for the RESULT of a request, and print it."""
+"""Wait for the RESULT of a request, and print it. A request that was edited after its RESULT gets another one."""
 
 from __future__ import annotations
 
@@ -22,11 +22,18 @@ def run(args: argparse.Namespace) -> int:
     """Wait, doing the work here where no daemon does it."""
     place, key = place_of(args), places.check_id(args.id)
     places.require(place, key)
-    if places.signature(place, key) is not None:
+    before = places.signature(place, key)
+    if before is not None and not places.edited(place, key, places.read_result(place, key) or {}):
         return report.show(place, key, as_json=args.json)
     served = places.holder(place)
     if served is None:
         terminal.say("no daemon serves this folder: doing the work here")
     return report.settle_and_show(
-        place, key, served=served is not None, timeout=args.timeout, as_json=args.json, quiet=args.quiet
+        place,
+        key,
+        served=served is not None,
+        timeout=args.timeout,
+        as_json=args.json,
+        quiet=args.quiet,
+        before=before,
     )
