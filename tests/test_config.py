@@ -390,6 +390,32 @@ def test_the_schema_says_what_the_reader_does(machine: Machine) -> None:
         assert all("description" in each or "$ref" in each for each in part["properties"].values())
 
 
+def rows() -> list[str]:
+    """Return the table of settings as the page shows it."""
+    schema = settings.json_schema()
+    found = []
+    for key in settings.dotted_keys():
+        first, *rest = key.split(".")
+        part = schema["properties"][first]
+        default: Any = getattr(Config(), first)
+        if rest:
+            named = part.get("additionalProperties", part)["$ref"].rpartition("/")[2]
+            part = schema["definitions"][named]["properties"][rest[-1]]
+            default = getattr(settings.OPENAI if first == "endpoints" else default, rest[-1], None)
+        shown = f"`{json.dumps(default)}`" if default not in (None, "") else ""
+        mark = "yes" if first in settings.FREE else "stricter" if first == "on_edit" else "lower"
+        mark = mark if first in settings.FREE | settings.TIGHTEN else ""
+        found.append(f"| `{key.replace('*', 'NAME')}` | {shown} | {mark} | {part['description']} |")
+    return found
+
+
+def test_the_page_shows_every_setting_as_it_is() -> None:
+    """Its table is the code's."""
+    page = (ROOT / "docs/configuration.md").read_text().splitlines()
+    shown = [line for line in page if line.startswith("| `")]
+    assert shown == rows()
+
+
 # -- keys --
 
 
