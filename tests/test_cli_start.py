@@ -176,7 +176,9 @@ def test_completions_are_in_step(shell: str, house: House) -> None:
 
     with open(shell_path(shell), encoding="utf-8") as file:
         shipped = file.read()
-    assert shipped == shtab.complete(full_parser(), shell=shell), f"make docs/completions anew: {shell}"
+    assert shipped == shtab.complete(full_parser(), shell=shell), (
+        f"{shell}: python -m delegated.cli.completions makes it anew"
+    )
     assert run("completions", shell, house=house).stdout.decode() == shipped.rstrip("\n") + "\n"
 
 

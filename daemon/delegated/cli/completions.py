@@ -34,3 +34,18 @@ def run(args: argparse.Namespace) -> int:
 def path(shell: str) -> str:
     """Return where the shipped completions of a shell lie."""
     return os.path.join(os.path.dirname(__file__), "shells", f"delegate.{shell}")
+
+
+def write() -> None:
+    """Make the shipped files anew; `python -m delegated.cli.completions` calls it, a test says when it is due."""
+    import shtab
+
+    from . import full_parser
+
+    for shell in SHELLS:
+        with open(path(shell), "w", encoding="utf-8", newline="\n") as file:
+            file.write(shtab.complete(full_parser(), shell=shell))
+
+
+if __name__ == "__main__":
+    write()

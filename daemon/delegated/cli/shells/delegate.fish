@@ -76,7 +76,7 @@ complete -c delegate -n '_shtab_delegate_using ask' -l json -d 'print RESULT.jso
 complete -c delegate -n '_shtab_delegate_using ask' -s q -l quiet -d 'show no progress'
 complete -c delegate -n '_shtab_delegate_using ask' -l workspace -x -d 'root of the code; default: the nearest parent that holds .autonomous_runs, else the current directory'
 complete -c delegate -n '_shtab_delegate_using ask' -l folder -x -d 'the drop folder, where it is not .autonomous_runs/openai_delegations'
-complete -c delegate -n '_shtab_delegate_using; and test $_shtab_delegate_npos -eq 0' -a wait -d 'Wait for the RESULT of a request, and print it.'
+complete -c delegate -n '_shtab_delegate_using; and test $_shtab_delegate_npos -eq 0' -a wait -d 'Wait for the RESULT of a request, and print it. A request that was edited after its RESULT gets another one.'
 complete -c delegate -n '_shtab_delegate_using wait' -s h -l help -d 'show this help message and exit'
 complete -c delegate -n '_shtab_delegate_using wait' -l timeout -x -d 'how long, in seconds or as 90s, 5m'
 complete -c delegate -n '_shtab_delegate_using wait' -l json -d 'print RESULT.json instead of RESULT.md'

@@ -22,7 +22,7 @@ _shtab_delegate_commands() {
     retry:'Ask a request again, as its next revision. The former RESULT is kept in the journal'"'"'s history.'
     show:'Print a RESULT.'
     status:'Say who serves the folder, what runs and what waits; with an id, where that request stands.'
-    wait:'Wait for the RESULT of a request, and print it.'
+    wait:'Wait for the RESULT of a request, and print it. A request that was edited after its RESULT gets another one.'
   )
   _describe 'delegate commands' _commands
 }
