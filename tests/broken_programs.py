@@ -90,13 +90,10 @@ FIXED: dict[str, tuple[dict[str, str], str, str]] = {
     "AttributeError: twice on a line, told apart by the underline": (
         {
             "main.py": (
-                (
-                    "from dataclasses import dataclass\n\n\n@dataclass\nclass Order:\n    address: str\n\n\n"
-                    "@dataclass\nclass Person:\n    adress: str\n\n\n"
-                )(
-                    "def same(order, person):\n    return order.adress == person.adress\n\n\n"
-                    "print(same(Order('x'), Person('x')))\n"
-                )
+                "from dataclasses import dataclass\n\n\n@dataclass\nclass Order:\n    address: str\n\n\n"
+                "@dataclass\nclass Person:\n    adress: str\n\n\n"
+                "def same(order, person):\n    return order.adress == person.adress\n\n\n"
+                "print(same(Order('x'), Person('x')))\n"
             )
         },
         "calls it `address`",

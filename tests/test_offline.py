@@ -135,7 +135,7 @@ def quotes(told: dict[str, Any]) -> list[tuple[str, int, str]]:
 
 @pytest.mark.parametrize("name", FIXED)
 def test_a_proven_edit_makes_the_program_run(name: str, tmp_path: Path) -> None:
-    """Where the code proves the fault, the verdict is likely, the edit applies, and the command that failed succeeds."""
+    """Where the code proves the fault, the verdict is likely, the edit applies, the failed command succeeds."""
     files, words, output = FIXED[name]
     program = Program(tmp_path, files)
     told = diagnose(program)
