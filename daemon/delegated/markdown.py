@@ -38,7 +38,7 @@ _INLINE: Final = re.compile(
 )
 # A backslash that would take the meaning from, or give one to, what follows it; and all that opens something.
 _SPECIAL: Final = re.compile(
-    r"\\(?=[!-/:-@\[-`{-~]|$)|[`*]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])"
+    r"\\(?=[!-/:-@\[-`{-~]|$)|[`*]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|(?<=~)~|~(?=~)"
 )
 _ENTITIES: Final = {"<": "&lt;", "&": "&amp;"}
 
@@ -123,6 +123,12 @@ def prose(text: str) -> str:
     return "\n".join(kept).strip("\n")
 
 
+def after(lead: str, text: str) -> str:
+    """Return `lead` (Markdown) and the prose of `text` on its line, or below it where that begins with a block."""
+    body = prose(text)
+    return f"{lead}\n\n{body}" if re.match(r"`{3}|- |\d+[.)] ", body) else f"{lead} {body}"
+
+
 def indent(block: str, by: str) -> str:
     """Indent every line but the first and the blank ones, so that `block` stays inside a list's item."""
     return re.sub(r"\n(?=[^\n])", "\n" + by, block)
@@ -143,21 +149,24 @@ def _unused_run(text: str, least: int) -> int:
 
 
 def _words(text: str) -> str:
-    out = []
+    out = ""
     done = 0
     for found in _INLINE.finditer(text):
-        out.append(_SPECIAL.sub(_escape, text[done : found.start()]))
-        done = found.end()
-        if found["code"] is not None:
-            out.append(span(found["code"]))
-        elif found["to"] is not None:
-            out.append(" ".join(filter(None, (_words(found["text"]), f"({span(found['to'])})"))))
-        elif found["url"] is not None:
-            out.append(span(found["url"]))
+        before, done = text[done : found.start()], found.end()
+        if before[-1:] in tuple("<]~&"):  # what comes instead of the match could give it a meaning
+            out += _SPECIAL.sub(_escape, before[:-1]) + _ENTITIES.get(before[-1], "\\" + before[-1])
         else:
-            out.append(f"**{_words(found['bold'])}**")
-    out.append(_SPECIAL.sub(_escape, text[done:]))
-    return "".join(out)
+            out += _SPECIAL.sub(_escape, before)
+        if found["code"] is not None:
+            piece = span(found["code"])
+        elif found["to"] is not None:
+            piece = " ".join(filter(None, (_words(found["text"]), f"({span(found['to'])})")))
+        elif found["url"] is not None:
+            piece = span(found["url"])
+        else:
+            piece = f"**{_words(found['bold'])}**"
+        out += " " + piece if out.endswith("`") and piece.startswith("`") else piece
+    return out + _SPECIAL.sub(_escape, text[done:])
 
 
 def _escape(found: re.Match[str]) -> str:

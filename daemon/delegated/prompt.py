@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from delegated import plain
-from delegated.context import Context, Omitted
+from delegated.context import Context, Omitted, render_excerpt
 from delegated.markdown import clean
 from delegated.request import Request
 from delegated.secrets import Redaction
@@ -183,8 +183,6 @@ _TAG: Final = re.compile(rf"<\s*/?\s*(?:{'|'.join(_NAMES)})(?:\s*-\s*(\d{{1,9}})
 
 def render(request: Request, context: Context, redactions: tuple[Redaction, ...] = ()) -> Prompt:
     """Build the prompt. File text, logs and issue are data in blocks that nothing in them can close."""
-    from delegated.context import render_excerpt
-
     tags = _tags(_texts(request, context))
     parts = [
         ("issue", request.issue),

@@ -13,7 +13,7 @@ from delegated import plain
 from delegated.analysis import Analysis, Edit, Evidence, Fix, Hypothesis, Verdict
 from delegated.context import Omitted
 from delegated.errors import KINDS
-from delegated.markdown import cell, clean, fence, indent, inline, line, prose, span
+from delegated.markdown import after, cell, clean, fence, indent, inline, line, prose, span
 from delegated.reply import Usage
 from delegated.secrets import Redaction
 
@@ -318,7 +318,7 @@ def _fix(number: int, fix: Fix) -> str:
         note = f" ({inline(edit.note)})" if edit.note else ""
         blocks += [f"{where}: {state}{note}", fence(_diff(edit), "diff")]
     rows = [
-        f"- **{name}:** {indent(prose(text), '  ')}"
+        f"- {indent(after(f'**{name}:**', text), '  ')}"
         for name, text in (("Why", fix.rationale), ("Risk", fix.risk), ("Test", fix.test))
         if text.strip()
     ]
@@ -383,7 +383,7 @@ def _unanswered(result: Result) -> list[str]:
     if error is not None:
         if result.status != "rejected" or not result.problems:
             blocks.append(prose(error.message))
-        blocks.append(f"**What to do:** {prose(error.hint)}")
+        blocks.append(after("**What to do:**", error.hint))
         if error.next_command:
             blocks.append(fence(error.next_command, "sh"))
         again = "may succeed later as it is" if error.retryable else "will fail again until something is changed"
