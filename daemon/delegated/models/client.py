@@ -306,7 +306,7 @@ def _clean(text: str, key: str) -> str:
 
     Providers quote the key with its middle masked, so its beginning alone is enough to go.
     """
-    text = _CONTROLS.sub(" ", text)
+    text = _CONTROLS.sub(" ", text[: 2 * _MESSAGE_LIMIT])  # first cut, then searched: the patterns are not linear
     if len(key) >= 8:
         text = re.sub(re.escape(key[:6]) + r"[^\s\"'<>,;)]*", "[key]", text)
     text = _SECRETS.sub("[key]", text).strip()

@@ -81,6 +81,11 @@ class Gate:
         """Why sends are held back, "" when they are not."""
         return self._reason if self._width < inf else ""
 
+    @property
+    def wait_s(self) -> float:
+        """For how many more seconds nothing at all is let through."""
+        return max(0.0, self._not_before - asyncio.get_running_loop().time())
+
     async def enter(self, log: CallLog) -> Pass:
         """Wait for this call's turn; its `phase` is told why, and again whenever the reason changes."""
         place = self._places.setdefault(log, next(self._next))
@@ -125,7 +130,7 @@ class Gate:
         self._move()
 
     def _open(self) -> bool:
-        return len(self._through) < self._width and asyncio.get_running_loop().time() >= self._not_before
+        return len(self._through) < self._width and not self.wait_s
 
     def _move(self) -> None:
         if self._alarm is not None:
@@ -135,9 +140,8 @@ class Gate:
             waiting = heapq.heappop(self._queue)
             if not waiting.turn.cancelled():
                 waiting.turn.set_result(self._let_through())
-        loop = asyncio.get_running_loop()
-        if self._queue and loop.time() < self._not_before:
-            self._alarm = loop.call_at(self._not_before, self._move)
+        if self._queue and self.wait_s:
+            self._alarm = asyncio.get_running_loop().call_at(self._not_before, self._move)
 
     def _let_through(self) -> Pass:
         through = Pass(self, self._probe_s)
@@ -145,8 +149,8 @@ class Gate:
         return through
 
     def _tell(self, waiting: _Waiting) -> None:
-        wait = self._not_before - asyncio.get_running_loop().time()
-        waiting.log.phase("held back", f"{wait:.0f} s: {self._reason}" if wait > 0 else "until its turn comes")
+        wait = self.wait_s
+        waiting.log.phase("held back", f"{wait:.0f} s: {self._reason}" if wait else "until its turn comes")
 
 
 class Pass:
