@@ -15,7 +15,7 @@ from delegated.reply import Reply
 
 
 class CallLog(Protocol):
-    """The durable memory of one call, as `journal.CallRecord` keeps it. Each method returns once the record is on disk."""
+    """The durable memory of one call, as `journal.CallRecord` keeps it: a record is on disk when its method returns."""
 
     @property
     def call_id(self) -> str:
@@ -97,7 +97,8 @@ class Posted:
 class Trace(Enum):
     """What a look-up can say when it does not find the call."""
 
-    ABSENT = "not there now"  # a running twin would be refused or shown, so sending again is safe once the deadline passed
+    # A running twin would be refused or shown, so sending again is safe once the deadline has passed.
+    ABSENT = "not there now"
     UNKNOWN = "the provider cannot say"
 
 
