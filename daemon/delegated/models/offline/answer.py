@@ -38,6 +38,7 @@ FROM_OUTSIDE: Final = frozenset(
 BY_READING: Final = "This was found by reading the trace and the code by fixed rules; no language model was asked."
 NOT_ANSWERED: Final = "not answered: no language model was asked"
 _LONGEST_QUOTE: Final = 2_000
+_TELLING: Final = re.compile(r"\w\W*\w")  # a lone bracket stands everywhere and shows nothing
 _QUOTED: Final = re.compile(r"['\"`]([A-Za-z_][\w.]{2,60})['\"`]")
 
 
@@ -60,7 +61,7 @@ def _crashed(scene: Scene) -> dict[str, Any]:
     for crash in scene.crashes:
         finding, spot = _read(scene, crash)
         findings.append((finding, spot))
-        hypotheses.append(_hypothesis(finding, spot, crash, first=not hypotheses))
+        hypotheses.append(_hypothesis(scene, finding, spot, crash, first=not hypotheses))
     finding, spot = findings[0]
     crash = scene.crashes[0]
     wanting = [] if finding.shown and spot is not None else list(scene.missing)
@@ -81,7 +82,7 @@ def _crashed(scene: Scene) -> dict[str, Any]:
         checks=checks,
         files_needed=wanting if scene.unsent(crash) else [],
         confidence="medium" if known and finding.shown else "low",
-        test=_how_to_test(scene, crash),
+        test=f"Repeat what led to the trace: this `{crash.name}` must be gone.",
     )
 
 
@@ -144,11 +145,11 @@ def _way(scene: Scene, crash: Crash) -> str:
     return f"`{crash.sentence[:300]}` was raised on the way {way}; the failing line is `{spots[-1].text[:200]}`."
 
 
-def _hypothesis(finding: Finding, spot: Spot | None, crash: Crash, *, first: bool) -> dict[str, Any]:
+def _hypothesis(scene: Scene, finding: Finding, spot: Spot | None, crash: Crash, *, first: bool) -> dict[str, Any]:
     places = [spot.place] if spot is not None else []
     places += [place for place in finding.evidence if place not in places]
-    evidence = [_evidence(place) for place in places if place.quote.strip()]
-    evidence.append({"path": "logs", "start_line": 0, "end_line": 0, "quote": crash.sentence[:_LONGEST_QUOTE]})
+    evidence = [_evidence(place) for place in places if _TELLING.search(place.quote)]
+    evidence += _said_in(scene, crash.sentence)
     return {
         "cause": finding.cause,
         "evidence": evidence,
@@ -166,17 +167,20 @@ def _evidence(place: Place) -> dict[str, Any]:
     }
 
 
+def _said_in(scene: Scene, quote: str) -> list[dict[str, Any]]:
+    """Quote the part of the request that says this, if one does in these very words."""
+    quote = quote[:_LONGEST_QUOTE]
+    part = next((name for name, text in scene.parts.items() if quote and quote in text), "")
+    return [{"path": part, "start_line": 0, "end_line": 0, "quote": quote}] if part else []
+
+
 def _edit(edit: Edit) -> dict[str, str]:
     return {"path": edit.path, "before": edit.before, "after": edit.after}
 
 
-def _how_to_test(scene: Scene, crash: Crash) -> str:
-    return f"Repeat what led to the trace: `{crash.name}` must be gone."
-
-
 def _foreign(scene: Scene) -> tuple[Frame, ...]:
     """Return the frames that other languages' traces name, innermost as the trace has it first."""
-    for text in scene.texts:
+    for text in scene.parts.values():
         found = tuple(frame for frame in frames(text) if frame.language not in ("python", "pytest"))
         if found:
             return found
@@ -192,8 +196,7 @@ def _other_language(scene: Scene, found: tuple[Frame, ...]) -> dict[str, Any]:
     language = (sent[0][0] if sent else found[0]).language or "this language"
     message = _message(scene)
     evidence = [_evidence(scene.sources[path].place(frame.line)) for frame, path in sent[:3]]
-    if message:
-        evidence.append({"path": "logs", "start_line": 0, "end_line": 0, "quote": message})
+    evidence += _said_in(scene, message)
     if sent:
         frame, path = sent[0]
         line = scene.sources[path].line(frame.line).strip()
@@ -231,7 +234,7 @@ _SAYS: Final = re.compile(
 
 def _message(scene: Scene) -> str:
     """Return the first line of the logs that says what went wrong."""
-    lines = (line.strip()[:500] for text in scene.texts for line in text.split("\n"))
+    lines = (line.strip()[:500] for text in scene.parts.values() for line in text.split("\n"))
     return next((line for line in lines if _SAYS.search(line)), "")
 
 
@@ -320,7 +323,7 @@ def _told(
             }
             for number, (fix, spot) in enumerate(fixes, 1)
         ],
-        "code_examples": [{"title": each.title, "language": "python", "code": each.code} for each in examples],
+        "code_examples": [{"title": each.title, "language": each.language, "code": each.code} for each in examples],
         "additional_investigation": list(checks),
         "answers": [],
         "files_needed": files_needed or [],

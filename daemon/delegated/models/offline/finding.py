@@ -23,6 +23,7 @@ class Example:
 
     title: str
     code: str
+    language: str = "python"
 
 
 @dataclass(frozen=True, slots=True)

@@ -206,6 +206,7 @@ def module_not_found(scene: Scene, crash: Crash, spot: Spot) -> Finding | None:
             Example(
                 "See which environment runs, and what it has",
                 f'python -c "import sys; print(sys.executable)"\npython -m pip show {what}',
+                "shell",
             ),
         ),
     )

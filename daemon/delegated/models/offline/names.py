@@ -7,6 +7,7 @@ import importlib
 import re
 import sys
 from itertools import takewhile
+from types import ModuleType
 from typing import Final
 
 from delegated.models.offline.crash import Crash
@@ -20,11 +21,11 @@ from delegated.models.offline.spelling import near, sole
 PLAIN: Final = frozenset({
     "argparse", "array", "ast", "asyncio", "base64", "bisect", "collections", "configparser", "contextlib",
     "copy", "csv", "dataclasses", "datetime", "decimal", "difflib", "enum", "errno", "fnmatch", "fractions",
-    "functools", "getpass", "glob", "gzip", "hashlib", "heapq", "hmac", "html", "http", "inspect", "io",
-    "ipaddress", "itertools", "json", "logging", "math", "mimetypes", "operator", "os", "pathlib", "pickle",
-    "pprint", "queue", "random", "re", "secrets", "shelve", "shlex", "shutil", "signal", "socket", "sqlite3",
-    "statistics", "string", "struct", "subprocess", "sys", "tempfile", "textwrap", "threading", "time",
-    "traceback", "types", "typing", "unicodedata", "urllib", "uuid", "warnings", "weakref", "zipfile", "zlib",
+    "functools", "getpass", "glob", "gzip", "hashlib", "heapq", "hmac", "html", "inspect", "io", "ipaddress",
+    "itertools", "json", "logging", "math", "mimetypes", "operator", "os", "pathlib", "pickle", "pprint", "queue",
+    "random", "re", "secrets", "shelve", "shlex", "shutil", "signal", "sqlite3", "statistics", "string", "struct",
+    "subprocess", "sys", "tempfile", "textwrap", "threading", "time", "traceback", "types", "typing",
+    "unicodedata", "uuid", "warnings", "weakref", "zipfile", "zlib",
 })  # fmt: skip
 _NAME: Final = re.compile(r"name '(\w+)' is not defined")
 _FREE: Final = re.compile(r"(?:cannot access )?free variable '(\w+)'")
@@ -85,7 +86,7 @@ def _module(name: str, spot: Spot) -> Finding | None:
     uses = {id(node) for node in _uses(name, source)}
     reached = {n.attr for n in source.everything if isinstance(n, ast.Attribute) and id(n.value) in uses}
     through = sum(isinstance(n, ast.Attribute) and id(n.value) in uses for n in source.everything)
-    if name not in PLAIN or through != len(uses) or not all(hasattr(importlib.import_module(name), a) for a in reached):
+    if name not in PLAIN or through != len(uses) or not all(_has(name, attribute) for attribute in reached):
         return Finding(
             f"`{name}` is used in {spot.where} and bound nowhere in {source.path}; a module of the "
             "standard library has that name.",
@@ -109,6 +110,12 @@ def _module(name: str, spot: Spot) -> Finding | None:
         ),
         shown=True,
     )
+
+
+def _has(module: str, attribute: str) -> bool:
+    """Say whether a plain import of this module gives this attribute, which it need not for a submodule."""
+    found = getattr(importlib.import_module(module), attribute, None)
+    return found is not None and (not isinstance(found, ModuleType) or (module, attribute) == ("os", "path"))
 
 
 def _imported_elsewhere(name: str, scene: Scene, spot: Spot) -> Finding | None:

@@ -185,7 +185,7 @@ def json_error(scene: Scene, crash: Crash, spot: Spot) -> Finding | None:
     return Finding(
         f"{source.path} is not JSON: {what}, line {line}.",
         f"Read as JSON, {source.path} as sent fails with exactly the message in the log. {why}".strip(),
-        evidence=(source.place(line),),
+        evidence=(source.place(max(1, line - 1), line),),
         fixes=(
             Fix(
                 f"Remove the comma before the closing bracket in {source.path}."

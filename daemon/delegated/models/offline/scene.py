@@ -84,13 +84,14 @@ class Scene:
         for path in self.sources:
             self._tails.setdefault(path.rpartition("/")[2], []).append(path)
         request = prompt.request
-        self.texts = tuple(text for text in (request.logs, request.context, request.issue) if text)
+        parts = {"logs": request.logs, "context": request.context, "issue": request.issue}
+        self.parts = {name: text for name, text in parts.items() if text}  # in the order in which a trace is looked for
 
     @cached_property
     def crashes(self) -> tuple[Crash, ...]:
         """The exceptions to explain: of the last chain that passed through sent code, else of the last there is."""
         best: tuple[Crash, ...] = ()
-        for text in self.texts:
+        for text in self.parts.values():
             found = chains(text)
             for chain in reversed(found[-CHAINS:]):
                 if any(self.spots(crash) for crash in chain):

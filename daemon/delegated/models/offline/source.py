@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import symtable
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -177,7 +178,7 @@ class Source:
                 return ()
             edited[change.line] = line[: change.start] + change.text + line[change.end :]
         after = "".join(edited[number] for number in sorted(edited))
-        if after == self.text or (self.python and parse(after) is None):
+        if after == self.text or (self.python and not compiles(after)):
             return ()
         edits: list[Edit] = []
         now = self.text
@@ -213,6 +214,19 @@ def parse(text: str) -> ast.Module | None:
             return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply
         return None
+
+
+def compiles(text: str) -> bool:
+    """Say whether a text is Python in which each name is declared as the language allows."""
+    if parse(text) is None:
+        return False
+    try:
+        with _parsing, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            symtable.symtable(text, "edited", "exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def column(line: str, offset: int) -> int:
