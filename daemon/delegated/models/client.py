@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 OPENAI: Final = "https://api.openai.com/v1"
+_SPARE: Final = 4  # connections beside the calls': for a cancel or a look-up while every call holds one
 _PIECE: Final = 64 * 1024
 _MESSAGE_LIMIT: Final = 600
 _PROGRESS: Final = "delegated.progress"
@@ -51,10 +52,14 @@ class Answer:
 
 
 def preload() -> None:
-    """Import what the first call would import: about 0.8 s of CPU. For a thread, once the watch is armed."""
-    import openai.resources.chat.completions
-    import openai.resources.conversations
-    import openai.resources.responses  # noqa: F401
+    """Import what the first call would import: most of a second of CPU. For a thread, once the watch is armed."""
+    # The SDK's packages import their contents on first use, so the contents are named. anyio's belong to the transport.
+    import anyio.abc
+    import anyio.streams.tls  # noqa: F401
+    from openai.resources.chat.completions import AsyncCompletions  # noqa: F401
+    from openai.resources.conversations import AsyncConversations, AsyncItems  # noqa: F401
+    from openai.resources.models import AsyncModels  # noqa: F401
+    from openai.resources.responses import AsyncResponses  # noqa: F401
 
 
 def is_openai(endpoint: str) -> bool:
@@ -67,7 +72,7 @@ class Client:
     """One endpoint's connections, opened at the first call. Wires may share it; closing it closes it for all of them.
 
     Nothing is taken from the SDK's environment variables but the proxies: a daemon's environment is not its
-    configuration. `connections` is the most that are open at once. `timeout_s` is how long the provider may be silent
+    configuration. `connections` is how many calls run at once. `timeout_s` is how long the provider may be silent
     over an answer, `quick_s` the same for what needs no thinking.
     """
 
@@ -127,8 +132,7 @@ class Client:
         async with self._opening:
             if self._sdk is None:
                 self._check_key()
-                await asyncio.to_thread(preload)
-                self._sdk = self._build()
+                self._sdk = await asyncio.to_thread(self._build)
             return self._sdk
 
     def _check_key(self) -> None:
@@ -138,6 +142,7 @@ class Client:
             raise Refused("bad_key", "the API key holds characters that no key has (a space, a line break, a quote?)")
 
     def _build(self) -> AsyncOpenAI:
+        preload()
         import httpx2
         import openai
 
@@ -145,7 +150,9 @@ class Client:
             base_url=self.endpoint,
             timeout=self._timeout_s,
             limits=httpx2.Limits(
-                max_connections=self._connections, max_keepalive_connections=self._connections, keepalive_expiry=5.0
+                max_connections=self._connections + _SPARE,
+                max_keepalive_connections=self._connections,
+                keepalive_expiry=5.0,
             ),
             follow_redirects=False,  # a redirect would send a paid POST, and the code in it, to somebody else
             event_hooks={"request": [_watch]},
