@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +55,10 @@ class LLMock:
 
 
 @pytest.fixture
-def llmock(need: Callable[[str], str]) -> Iterator[LLMock]:
-    command = need("llmock")
+def llmock() -> Iterator[LLMock]:
+    command = shutil.which("llmock") or shutil.which("llmock", path=os.path.dirname(sys.executable))
+    if command is None:
+        pytest.skip("llmock is not installed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from delegated import config
 from delegated.pricing import TABLE, ModelFacts, bound, cost, days_left, facts, warning
 from delegated.reply import Usage
 
@@ -16,6 +19,7 @@ LUNA = facts("gpt-6-luna")
 assert GPT_4O is not None
 assert LUNA is not None
 TOKENS = st.integers(0, 2_000_000)
+PAGE = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -129,3 +133,38 @@ def test_a_model_without_a_date_is_not_warned_of() -> None:
     assert (days_left(LUNA, "2026-11-01"), warning(LUNA, "2026-11-01")) == (None, "")
     with pytest.raises(ValueError):
         days_left(GPT_4O, "yesterday")
+
+
+def test_the_page_shows_the_table() -> None:
+    """What docs/models.md says of each model is what the program reckons with."""
+    rows = {}
+    for line in PAGE.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 7 and cells[1].replace(",", "").isdecimal():
+            rows[cells[0].strip("`")] = cells[1:]
+    assert rows.keys() == {row.name for row in TABLE}
+    for row in TABLE:
+        context, output, *prices, leaves = rows[row.name]
+        assert (context, output) == (f"{row.context_tokens:,}", f"{row.output_tokens:,}")
+        shown = [None if price == "none" else float(price) for price in prices]
+        assert shown == [row.input_usd, row.cached_usd, row.output_usd]
+        dates = re.findall(r"\d{4}-\d\d-\d\d", leaves)
+        assert dates == ([row.shutdown] if row.shutdown else [])
+    as_of = re.search(r"facts as of (\S+),", PAGE)
+    assert as_of is not None
+    assert {row.as_of for row in TABLE} == {as_of[1]}
+
+
+def test_the_configurations_on_the_page_can_be_loaded(tmp_path: Path) -> None:
+    """Each example of docs/models.md is a whole configuration, and its models have facts."""
+    blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        file = tmp_path / "config.yaml"
+        file.write_text(block, encoding="utf-8")
+        loaded = config.load(user_file=str(file), env={}, system_file=str(tmp_path / "none.yaml"))
+        assert loaded.model in loaded.models or facts(loaded.model) is not None
+        for name, model in loaded.models.items():
+            assert model.endpoint in loaded.endpoints
+            given = {"input_usd": model.input_usd, "output_usd": model.output_usd}
+            assert bound(facts(name, {name: given}), 1, 1) is not None
