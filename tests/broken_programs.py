@@ -357,5 +357,6 @@ EXPLAINED: dict[str, tuple[dict[str, str], str]] = {
     ),
     "JSON that is empty": ({"main.py": "import json\n\njson.loads('')\n"}, "empty"),
     "JSON by the line": ({"main.py": "import json\n\njson.loads('{}\\n{}')\n"}, "line by line"),
+    "an error inside a library": ({"main.py": "import textwrap\n\ntextwrap.wrap(None)\n"}, "raised inside"),
     "an exception that no rule covers": ({"main.py": "raise ValueError('no')\n"}, "only the place is certain"),
 }

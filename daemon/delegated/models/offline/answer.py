@@ -65,7 +65,7 @@ def _crashed(scene: Scene) -> dict[str, Any]:
     finding, spot = findings[0]
     crash = scene.crashes[0]
     wanting = [] if finding.shown and spot is not None else list(scene.missing)
-    known = crash.name in READERS and spot is not None and scene.unsent(crash) is None
+    known = spot is not None and not finding.place_only
     checks = [check for each, _ in findings for check in each.checks]
     if wanting:
         checks.insert(
@@ -107,6 +107,7 @@ def _read(scene: Scene, crash: Crash) -> tuple[Finding, Spot | None]:
                 f"The innermost frame outside libraries is {last.path}, line "
                 f"{last.line}{f', in {last.function}' if last.function else ''}.{text} "
                 "Without that file nothing more can be said by reading.",
+                place_only=True,
             ),
             spot,
         )
@@ -118,6 +119,7 @@ def _read(scene: Scene, crash: Crash) -> tuple[Finding, Spot | None]:
                 "The exception comes from code that is not the workspace's own. What was passed to it is decided on "
                 "the line quoted; which value was wrong cannot be read off the code.",
                 checks=(f"Log the values that {spot.source.path}:{spot.line} passes on, just before it.",),
+                place_only=True,
             ),
             spot,
         )
@@ -131,6 +133,7 @@ def _read(scene: Scene, crash: Crash) -> tuple[Finding, Spot | None]:
             checks=(f"Log the values that the line {spot.source.path}:{spot.line} uses, just before it.",)
             if spot
             else (),
+            place_only=True,
         ),
         spot,
     )

@@ -42,3 +42,4 @@ class Finding:
     examples: tuple[Example, ...] = ()
     checks: tuple[str, ...] = ()
     shown: bool = False
+    place_only: bool = False  # no rule applied: only where it was raised is known

@@ -14,6 +14,7 @@ from delegated.models.offline.crash import Crash, Step, chains
 from delegated.models.offline.source import MOST, Change, Edit, Function, Node, Place, Source, column
 from delegated.prompt import Prompt
 
+_ROOT: Final = re.compile(r"^(?:[A-Za-z]:)?/+")
 CHAINS: Final = 20  # the last ones of a log; the rest is history
 
 
@@ -161,7 +162,7 @@ class Scene:
                 if step.frame.library or self.resolve(path) is not None or path.startswith("<") or ".." in path:
                     continue
                 root = next((root for root in roots if path.startswith(root)), "")
-                found.setdefault(path.removeprefix(root).lstrip("/"))
+                found.setdefault(_ROOT.sub("", path.removeprefix(root)))
         return tuple(found)[:8]
 
     def unsent(self, crash: Crash) -> Step | None:

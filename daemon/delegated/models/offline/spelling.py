@@ -48,10 +48,9 @@ def _gap(name: str, other: str, slack: int = 0) -> int | None:
 
 
 def _slip(name: str, other: str) -> bool:
-    if name[:1].isupper() != other[:1].isupper() or name.isupper() != other.isupper():
-        return False
-    if name.startswith("_") != other.startswith("_"):
-        return False
+    a, b = name.lstrip("_"), other.lstrip("_")
+    if len(name) - len(a) != len(other) - len(b) or a[:1].isupper() != b[:1].isupper() or a.isupper() != b.isupper():
+        return False  # private and public, a class and its instance, a constant and a variable are two things
     ours, theirs = _words(name), _words(other)
     if _squash(name) == _squash(other):
         return max(len(ours), len(theirs)) > 1
@@ -68,7 +67,7 @@ def _word_slip(a: str, b: str) -> bool:
     gap = _distance(a, b)
     if gap == 1 and len(a) == len(b) == 4 and sorted(a) != sorted(b):
         return False  # one letter put for another makes too many real words of four letters: load, loan
-    return gap <= (2 if len(long) >= 8 else 1)
+    return gap <= (2 if len(long) >= 8 and len(long) - len(short) < 2 else 1)
 
 
 def _squash(name: str) -> str:
