@@ -318,7 +318,9 @@ def _confidence(
     whole = sum(WEIGHTS[name] for name in applying)
     rows = [Part(name, round(score, 4), WEIGHTS[name] / whole, why) for name, (score, why) in applying.items()]
     score = sum(row.score * row.weight for row in rows)
-    for level, why in _limits(verdict, quotes, own_word, simulated=reply.simulated):
+    limits = list(_limits(verdict, quotes, own_word, simulated=reply.simulated))
+    if limits:
+        level, why = min(limits, key=lambda limit: _BELOW[limit[0]])
         if score > _BELOW[level]:
             score = _BELOW[level]
             rows.append(Part("limit", score, 0.0, f"never above {level}: {why}"))
@@ -333,6 +335,8 @@ def _limits(verdict: Verdict, quotes: list[Evidence], own_word: str, *, simulate
         yield "medium", "the model itself is not confident"
     if not any(evidence.grounded for evidence in quotes):
         yield "low", "no quote was found in what was sent"
+    if verdict == "no_bug_found":
+        yield "medium", "quotes cannot show that there is no fault"
     if verdict == "inconclusive":
         yield "low", "the verdict is inconclusive"
     if verdict == "need_more_files":

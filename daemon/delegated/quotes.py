@@ -14,6 +14,7 @@ from delegated.prompt import Prompt
 
 _NUMBER: Final = re.compile(r"^[ \t]*\d+\|[ ]?", re.MULTILINE)
 _OCCURRENCES_CAP: Final = 1_000
+WORDS: Final = ("logs", "issue", "context", "attempted_fixes", "questions")  # the request's own, quoted by these names
 _TRIVIAL: Final = 3  # a quote of fewer characters, spaces apart, stands everywhere and shows nothing
 
 
@@ -111,16 +112,16 @@ class Sent:
             seen = self._shown.get(excerpt.path, 0)
             self._shown[excerpt.path] = seen + max(0, excerpt.end_line - excerpt.start_line + 1)
         request = prompt.request
-        words = {
-            "logs": request.logs,
-            "issue": request.issue,
-            "context": request.context,
-            "attempted_fixes": "\n".join(request.attempted_fixes),
-            "questions": "\n".join(request.questions),
-        }
+        words = (
+            request.logs,
+            request.issue,
+            request.context,
+            "\n".join(request.attempted_fixes),
+            "\n".join(request.questions),
+        )
         self.words = {
             name: _Piece(name, text, 1, hashlib.sha256(text.encode("utf-8", "replace")).hexdigest(), code=False)
-            for name, text in words.items()
+            for name, text in zip(WORDS, words, strict=True)
             if text
         }
 

@@ -14,6 +14,7 @@ from delegated.analysis import Analysis, Edit, Evidence, Fix, Hypothesis, Verdic
 from delegated.context import Omitted
 from delegated.errors import KINDS
 from delegated.markdown import after, cell, clean, fence, indent, inline, line, prose, span
+from delegated.quotes import WORDS
 from delegated.reply import Usage
 from delegated.secrets import Redaction
 
@@ -190,6 +191,13 @@ _TITLES: Final[Mapping[Verdict, str]] = {
     "no_bug_found": "No bug found in the code sent",
     "need_more_files": "More files are needed",
 }
+_NO_CAUSE: Final[Mapping[Verdict, str]] = {
+    "root_cause_found": "The answer names no root cause.",
+    "likely": "The answer names no root cause.",
+    "inconclusive": "Several causes remain possible; none is shown.",
+    "no_bug_found": "None: by this answer the code sent does what it should.",
+    "need_more_files": "Not known yet: what would decide it was not sent.",
+}
 _ENDINGS: Final[Mapping[Status, str]] = {
     "answered": "Answered",
     "rejected": "Rejected: the request cannot be used",
@@ -257,8 +265,8 @@ def _answered(result: Result, found: Analysis) -> list[str]:
         blocks.append("\n".join(["**What the check of the answer says:**", "", _bullets(found.warnings)]))
     if found.verdict == "need_more_files":
         blocks += _section("Files Needed", "\n".join(f"- {span(path)}" for path in found.files_needed))
-        blocks.append("Name them under `## Files` in the request and save it: it is then asked again.")
-    blocks += _section("Root Cause Analysis", prose(found.root_cause) or "The answer names no root cause.")
+        blocks.append("Add them to the request's files and save it: it is then asked again.")
+    blocks += _section("Root Cause Analysis", prose(found.root_cause) or _NO_CAUSE[found.verdict])
     blocks += _section("Technical Explanation", prose(found.technical_explanation))
     hypotheses = [_hypothesis(number, each) for number, each in enumerate(found.hypotheses, 1)]
     blocks += _section("Hypotheses and Evidence", *hypotheses)
@@ -295,7 +303,8 @@ def _evidence(each: Evidence) -> str:
     if each.start_line > 0:
         last = f"-{each.end_line}" if each.end_line > each.start_line else ""
         place += f" line{'s' if last else ''} {each.start_line}{last}"
-    word = "✓ found in what was sent" if each.grounded else "✗ **NOT found in what was sent**"
+    where = "the request" if each.path in WORDS else "the code sent"
+    word = f"✓ found in {where}" if each.grounded else f"✗ **NOT found in {where}**"
     note = f" ({inline(each.note)})" if each.note else ""
     return f"{place}: {word}{note}\n\n{fence(_shown(_dedented(each.quote), _MOST_LINES), _language(each.path))}"
 
@@ -382,12 +391,14 @@ def _unanswered(result: Result) -> list[str]:
     error = result.error
     if error is not None:
         if result.status != "rejected" or not result.problems:
-            blocks.append(prose(error.message))
-        blocks.append(after("**What to do:**", error.hint))
+            blocks.append(after("**What happened:**", error.message))
+        if result.status != "cancelled":
+            blocks.append(after("**What to do:**", error.hint))
         if error.next_command:
-            blocks.append(fence(error.next_command, "sh"))
-        again = "may succeed later as it is" if error.retryable else "will fail again until something is changed"
-        blocks.append(f"Kind: {span(error.kind)}. The same request {again}.")
+            blocks += ["To ask again:", fence(error.next_command, "sh")]
+        if result.status == "failed":
+            again = "may succeed later as it is" if error.retryable else "will fail again until something is changed"
+            blocks.append(f"Kind: {span(error.kind)}. The same request {again}.")
     elif result.status == "cancelled":
         blocks.append("The request was cancelled. Nothing more is sent for it.")
     if result.raw_response.strip():
@@ -397,11 +408,12 @@ def _unanswered(result: Result) -> list[str]:
 
 def _receipts(result: Result) -> list[str]:
     if not result.egress:
-        return _section("What Was Sent", "Nothing left this machine.")
+        return _section("What Was Sent", "There is no receipt." if _in_doubt(result) else "Nothing left this machine.")
     blocks: list[str] = []
     before: tuple[SentFile, ...] | None = None
-    for receipt in result.egress:
-        blocks.append(_receipt(receipt))
+    for number, receipt in enumerate(result.egress, 1):
+        which = f"Call {number}, {span(receipt.call)}. " if len(result.egress) > 1 else ""
+        blocks.append(which + _receipt(receipt))
         if receipt.files and receipt.files == before:
             blocks.append("The same files as in the call above.")
         elif receipt.files:
@@ -414,6 +426,11 @@ def _receipts(result: Result) -> list[str]:
             blocks += [_replaced(receipt), _left_out(receipt)]
         before = receipt.files
     return _section("What Was Sent", *blocks)
+
+
+def _in_doubt(result: Result) -> bool:
+    """Say whether something may have left although no receipt came with the result: the job ended in between."""
+    return result.status in ("uncertain", "cancelled") or (result.error is not None and result.error.kind == "internal")
 
 
 def _receipt(receipt: Egress) -> str:
@@ -430,7 +447,7 @@ def _replaced(receipt: Egress) -> str:
     if not receipt.redactions:
         return "" if not receipt.endpoint else "Secrets replaced: none found."
     rows = [
-        f"- {inline(each.kind)}: {span(each.where)} line {each.line}, sent as {span(each.placeholder)}"
+        f"- {inline(each.kind)}: {span(each.where)} line {each.line}, replaced by {span(each.placeholder)}"
         for each in receipt.redactions[:_MOST_ROWS]
     ]
     return "\n".join([f"Secrets replaced: {len(receipt.redactions)}", "", *rows, *_more(len(receipt.redactions))])
@@ -467,11 +484,11 @@ def _cost(result: Result) -> str:
     cost = result.cost_usd
     if cost is None or cost - cost != 0:  # not known, or no number
         billed = any(receipt.endpoint for receipt in result.egress)
-        words = "nothing" if not billed else "not known"
+        words = "not known" if billed or _in_doubt(result) else "nothing"
     else:
         words = _usd(cost)
     usage = result.usage
-    if usage is not None:
+    if usage is not None and (usage.input_tokens or usage.output_tokens):
         cached = f" ({usage.cached_input_tokens:,} of them cached)" if usage.cached_input_tokens else ""
         words += f"; {usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out"
         words += " (estimated)" if usage.estimated else ""
