@@ -22,8 +22,8 @@ _STANDS_FOR: Final = re.compile(  # what people write where a secret will stand,
 _ORDINARY: Final = frozenset({
     "password", "passwd", "pass", "pwd", "secret", "token", "user", "username", "admin", "root", "test", "testing",
     "guest", "public", "private", "default", "unknown", "empty", "none", "null", "true", "false", "undefined", "basic",
-    "bearer", "digest", "oauth", "oauth2", "x-oauth-basic", "x-token-auth", "string", "required", "optional", "postgres", "mysql",
-    "redis", "localhost",
+    "bearer", "digest", "oauth", "oauth2", "x-oauth-basic", "x-token-auth", "string", "required", "optional",
+    "postgres", "mysql", "redis", "localhost",
 })
 # fmt: on
 _OF_CODE: Final = re.compile(r"[(){}\[\]<>\s\\|^]|::|->")

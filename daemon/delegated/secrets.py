@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 from delegated.habits import HABITS, is_random
 from delegated.vendors import SHAPES
@@ -252,3 +253,34 @@ def _private_keys(text: str) -> Iterator[tuple[int, int]]:
     if "Private-Lines: " in text:
         for match in _PUTTY.finditer(text):
             yield match.span(1)
+
+
+_ENV_LINE: Final = re.compile(
+    r"^[ \t]{0,40}(?:export[ \t]{1,9})?[\w.-]{1,200}[ \t]{0,9}=[ \t]{0,9}"
+    r"(?:\"((?:[^\"\\]|\\.){0,20000})\"|'([^']{0,20000})'|([^\r\n]{0,20000}))",
+    re.MULTILINE | re.DOTALL,
+)
+_PLAIN: Final = frozenset(
+    {"development", "production", "localhost", "127.0.0.1", "0.0.0.0", "disabled", "postgres", "postgresql", "username"}  # noqa: S104
+)
+
+
+def env_values(text: str) -> Iterator[str]:
+    """Yield what the variables of an env file hold, where it is long enough to be told from ordinary words."""
+    for match in _ENV_LINE.finditer(text):
+        if match[1] is not None:
+            raw = match[1]
+            found = {raw, raw.replace("\\n", "\n").replace('\\"', '"').replace("\\\\", "\\")}
+        else:
+            found = {match[2] if match[2] is not None else re.split(r"[ \t]#", match[3])[0].strip()}
+        for value in sorted(found):
+            for secret in (value, _password(value)):
+                if len(secret) >= MIN_KNOWN and secret.lower() not in _PLAIN:
+                    yield secret
+
+
+def _password(url: str) -> str:
+    try:
+        return unquote(urlsplit(url).password or "")
+    except ValueError:
+        return ""

@@ -18,7 +18,10 @@ class Counter:
     exact: bool
 
     def __call__(self, text: str) -> int:
-        """Return the number of tokens in `text`. What looks like a special token (`<|endoftext|>`) is ordinary text."""
+        """Return the number of tokens in `text`. What looks like a special token (`<|endoftext|>`) is ordinary text.
+
+        The first exact count of a process loads the tables, about a second; do it in a thread of its own, early.
+        """
         if not self.exact:
             return math.ceil(len(text.encode("utf-8", "surrogatepass")) / BYTES_PER_TOKEN)
         import toktok  # 64 MB of tables: only where something is counted
@@ -27,10 +30,6 @@ class Counter:
             return int(toktok.batch_count([text], ENCODING, threads=1)[0])
         except UnicodeEncodeError:  # lone surrogates have no UTF-8 form; they leave as question marks
             return self(text.encode("utf-8", "replace").decode())
-
-    def warm(self) -> None:
-        """Load the tables now (about a second, once a process). Safe in any thread; later counts do not wait."""
-        self("")
 
 
 def counter() -> Counter:

@@ -1,0 +1,312 @@
+"""A directory of code during one operation: confined reads, and a list of its files.
+
+Every read walks down from the root's descriptor, one name at a time, and follows nothing. What cannot be read is a
+value with a reason, for a person to act on.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import stat
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import Final
+
+from delegated import globs, paths
+from delegated.context import Omitted, SourceFile
+from delegated.secrets import forbidden
+
+MAX_BYTES: Final = 1 << 20
+MAX_ENTRIES: Final = 50_000
+_MAX_DEPTH: Final = 64
+_NO_LIMIT: Final = 1 << 62
+_MAX_IGNORE: Final = 256 << 10
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_KINDS: Final = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+}
+
+VENDORED: Final = frozenset(
+    {
+        *(".git", ".hg", ".svn", ".jj", "node_modules", "bower_components", "vendor", "Pods", "DerivedData"),
+        *(
+            ".venv",
+            "venv",
+            "site-packages",
+            "__pycache__",
+            ".tox",
+            ".nox",
+            ".eggs",
+            "dist",
+            "build",
+            "target",
+            "htmlcov",
+        ),
+        *(
+            ".mypy_cache",
+            ".pytest_cache",
+            ".ruff_cache",
+            ".hypothesis",
+            ".cache",
+            ".gradle",
+            ".next",
+            ".nuxt",
+            ".terraform",
+        ),
+    }
+)
+GENERATED: Final = re.compile(
+    r"package-lock\.json|npm-shrinkwrap\.json|pnpm-lock\.yaml|bun\.lockb?|go\.sum|.+\.lock|.+\.min\.(?:js|css)|.+\.(?:js|css)\.map"
+)
+_MISSING: Final = "File not found: paths are relative to the workspace root"
+_IS_DIRECTORY: Final = "a directory, not a file"
+_BELOW_LINK: Final = "below a symbolic link; links are not followed"
+_ELSEWHERE: Final = "on another file system than the workspace root"
+
+
+class Tree:
+    """The tree during one operation. Its list of files is made when it is first needed."""
+
+    def __init__(self, fd: int, root: str) -> None:
+        self._fd = fd
+        self._device = os.fstat(fd).st_dev
+        self._roots = tuple(dict.fromkeys(path.rstrip("/") + "/" for path in (root, os.path.realpath(root))))
+        self.warnings: list[str] = []
+
+    def source(self, path: str, why: str, limit: int) -> SourceFile | Omitted:
+        """Read a path as a person wrote it."""
+        parts = paths.split(path)
+        if isinstance(parts, str):
+            return Omitted(paths.shown(path), parts + (self._hint(path) if "workspace root" in parts else ""))
+        if reason := forbidden("/".join(parts)):
+            return Omitted(paths.shown(path), reason)
+        data = self.read(parts, limit)
+        if isinstance(data, str):
+            if data == _IS_DIRECTORY:
+                data += f"; write `{paths.shown('/'.join(parts))}/**/*` or a narrower pattern"
+            elif data == _MISSING and globs.is_glob(path):
+                data = "no file matches; what git ignores, vendored and build directories and lock files are left out"
+            elif data == _MISSING:
+                data += self._hint(path)
+            return Omitted(paths.shown(path), data)
+        decoded = _decode(data)
+        if decoded is None:
+            return Omitted(paths.shown(path), f"a binary file ({len(data):,} bytes)")
+        text, encoding = decoded
+        note = "" if encoding.startswith("utf-8") else f"read as {encoding}"
+        full = "; ".join(part for part in (why, note) if part)
+        return SourceFile("/".join(parts), text, hashlib.sha256(data).hexdigest(), len(data), full)
+
+    def matching(self, pattern: str) -> list[str]:
+        """Return the files that a glob means; none for a plain path, or for a file whose name looks like a glob."""
+        parts = paths.split(pattern)
+        if isinstance(parts, str) or not globs.is_glob(pattern) or not self._look(parts):
+            return []
+        glob = globs.glob("/".join(parts))
+        return [file for file in self.files if glob.match(file.split("/"))]
+
+    def inside(self, path: str) -> str:
+        """Cut the root off an absolute path below it, as text; "" for any other. What is left is checked on reading."""
+        return next((path[len(root) :] for root in self._roots if path.startswith(root)), "")
+
+    def locate(self, path: str, known: Collection[str]) -> str | None:
+        """Find the file that a trace means."""
+        parts = paths.split(path)
+        name = "/".join(parts) if isinstance(parts, tuple) else ""
+        if name and (name in known or (not forbidden(name) and not self._look(parts))):
+            return name
+        return paths.locate(path, (*known, *self.files))
+
+    @cached_property
+    def files(self) -> tuple[str, ...]:
+        """List the files that a glob may give, sorted."""
+        return tuple(sorted(self._walk()))
+
+    def entries(self, parts: Sequence[str]) -> Iterator[tuple[str, int]]:
+        """Yield the names in a directory, each with its type (`stat.S_IFMT`); none when it cannot be opened."""
+        fd = self._directory(parts)
+        if isinstance(fd, str):
+            return
+        try:
+            with os.scandir(fd) as scan:
+                for entry in scan:
+                    with suppress(OSError):  # gone meanwhile
+                        yield entry.name, _type(entry)
+        finally:
+            os.close(fd)
+
+    def read(self, parts: Sequence[str], limit: int) -> bytes | str:
+        """Read a regular file's bytes, or say why not. What was opened and judged is what is read."""
+        fd = self._file(parts, limit)
+        if isinstance(fd, str):
+            return fd
+        try:
+            chunks: list[bytes] = []
+            left = limit + 1
+            while left and (chunk := os.read(fd, min(left, 1 << 18))):
+                chunks.append(chunk)
+                left -= len(chunk)
+        except OSError as error:
+            return f"cannot be read: {error.strerror}"
+        finally:
+            os.close(fd)
+        return b"".join(chunks) if left else f"larger than {limit:,} bytes, and growing"
+
+    def _hint(self, path: str) -> str:
+        """Say which file was probably meant."""
+        inside = paths.split(self.inside(path))
+        if isinstance(inside, tuple) and not forbidden("/".join(inside)) and not self._look(inside):
+            return paths.did_you_mean(["/".join(inside)])
+        return paths.did_you_mean(paths.near(path, self.files))
+
+    def _look(self, parts: Sequence[str]) -> str:
+        """Say why a file cannot be opened; "" when it can."""
+        fd = self._file(parts, _NO_LIMIT)
+        if isinstance(fd, str):
+            return fd
+        os.close(fd)
+        return ""
+
+    def _file(self, parts: Sequence[str], limit: int) -> int | str:
+        directory = self._directory(parts[:-1])
+        if isinstance(directory, str):
+            return directory
+        try:
+            # Look before opening: to open a device can already do something. Then look at what was opened.
+            if reason := self._unfit(os.stat(parts[-1], dir_fd=directory, follow_symlinks=False), limit):
+                return reason
+            fd = os.open(parts[-1], _FILE, dir_fd=directory)
+        except OSError as error:
+            return _why(error)
+        finally:
+            os.close(directory)
+        reason = self._unfit(os.fstat(fd), limit)
+        if reason:
+            os.close(fd)
+            return reason
+        return fd
+
+    def _unfit(self, info: os.stat_result, limit: int) -> str:
+        if stat.S_ISDIR(info.st_mode):
+            return _IS_DIRECTORY
+        if not stat.S_ISREG(info.st_mode):
+            return f"{_KINDS.get(stat.S_IFMT(info.st_mode), 'a device')}, not a regular file"
+        if info.st_dev != self._device:
+            return _ELSEWHERE
+        if info.st_size > limit:
+            return f"too large: {info.st_size:,} bytes, and at most {limit:,} are read"
+        return ""
+
+    def _directory(self, parts: Sequence[str]) -> int | str:
+        """Open a directory by walking down from the root; the caller closes it."""
+        try:
+            fd = os.open(".", _DIRECTORY, dir_fd=self._fd)
+        except OSError as error:
+            return _why(error)
+        for part in parts:
+            above = fd
+            try:
+                fd = os.open(part, _DIRECTORY, dir_fd=above)
+            except OSError as error:
+                return _BELOW_LINK if _is_link(part, above) else _why(error)
+            finally:
+                os.close(above)
+            if os.fstat(fd).st_dev != self._device:
+                os.close(fd)
+                return _ELSEWHERE
+        return fd
+
+    def _walk(self) -> Iterator[str]:
+        """Yield what a glob may give, level by level, so that one huge directory does not hide the others."""
+        seen = 0
+        waiting: deque[tuple[tuple[str, ...], _Levels]] = deque([((), ())])
+        while waiting:
+            parts, levels = waiting.popleft()
+            if rules := self._ignore_rules(parts):
+                levels = (*levels, (len(parts), rules))
+            for name, kind in self.entries(parts):
+                seen += 1
+                if seen > MAX_ENTRIES:
+                    self.warnings.append(
+                        f"the workspace has more than {MAX_ENTRIES:,} entries; globs know the first ones"
+                    )
+                    return
+                path = (*parts, name)
+                is_directory = kind == stat.S_IFDIR
+                if is_directory and (name in VENDORED or len(path) >= _MAX_DEPTH):
+                    continue
+                if not is_directory and (kind != stat.S_IFREG or GENERATED.fullmatch(name)):
+                    continue
+                if not paths.is_sound(name) or forbidden("/".join(path)):
+                    continue
+                if globs.ignored(levels, path, directory=is_directory):
+                    continue
+                if is_directory:
+                    waiting.append((path, levels))
+                else:
+                    yield "/".join(path)
+
+    def _ignore_rules(self, parts: Sequence[str]) -> Sequence[globs.Rule]:
+        """Read a directory's `.gitignore`, at the root `.git/info/exclude` before it; empty when there is none."""
+        files = [(*parts, ".gitignore")] if parts else [(".git", "info", "exclude"), (".gitignore",)]
+        texts = [self.read(file, _MAX_IGNORE) for file in files]
+        return [
+            rule for text in texts if isinstance(text, bytes) for rule in globs.rules(text.decode("utf-8", "replace"))
+        ]
+
+
+_Levels = tuple[tuple[int, Sequence[globs.Rule]], ...]
+
+
+def _type(entry: os.DirEntry[str]) -> int:
+    """Return the type of a directory's entry, without asking the disk again where the system told it with the name."""
+    if entry.is_symlink():
+        return stat.S_IFLNK
+    if entry.is_file(follow_symlinks=False):
+        return stat.S_IFREG
+    return stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else stat.S_IFCHR
+
+
+def _why(error: OSError) -> str:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+        return _MISSING
+    if error.errno == errno.ELOOP:
+        return "a symbolic link, not a regular file"
+    return f"cannot be read: {error.strerror}"
+
+
+def _is_link(name: str, directory: int) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+_BOMS: Final = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
+
+
+def _decode(data: bytes) -> tuple[str, str] | None:
+    """Decode a text file: UTF-8, UTF-16 with its mark, or Latin-1 that is mostly ASCII; None for anything else."""
+    encodings = [name for mark, name in _BOMS if data.startswith(mark)] or ["utf-8", "latin-1"]
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        doubtful = encoding == "latin-1" and (
+            _CONTROLS.search(text) or sum(byte > 127 for byte in data) * 4 > len(data)
+        )
+        if "\0" not in text and not doubtful:
+            return text, encoding
+    return None
