@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, BinaryIO, Final, Literal
 from urllib.parse import urlsplit
 
-from delegated import yaml_guard
-from delegated.errors import OperatorError
+from delegated import yaml_values
+from delegated.errors import OperatorError, RequestError
 from delegated.settings import (
     FREE,
     NAMES,
@@ -34,7 +34,7 @@ from delegated.settings import (
     dotted_keys,
     kind_at,
 )
-from delegated.yaml_guard import Path
+from delegated.yaml_values import Path
 
 __all__ = [
     "Config",
@@ -198,8 +198,8 @@ def _file_layer(path: str, problems: list[str], *, required: bool = False, stran
             if required:
                 problems.append(f"{path}: there is no such file; --config names a file that exists")
             return None
-        read = yaml_guard.load(text)
-    except yaml_guard.YamlError as error:
+        read = yaml_values.load(text)
+    except RequestError as error:
         problems += [
             f"{path}:{each.line}: {each.found}; {each.expected}" if each.line else f"{path}: {each.found}"
             for each in error.problems
@@ -225,7 +225,7 @@ def _read(path: str, *, stranger: bool) -> str | None:
     with file:
         if not stranger and os.name == "posix" and mode & stat.S_IWOTH:
             raise OSError(0, "everyone may write to it, so anyone could redirect your key: chmod o-w")
-        data = file.read(yaml_guard.MAX_BYTES + 1)
+        data = file.read(yaml_values.MAX_BYTES + 1)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -307,7 +307,7 @@ def _env_layer(env: Mapping[str, str], merged: _Merged, problems: list[str]) -> 
             if kind == "text"
             else [_absolute(each) for each in text.split(os.pathsep) if each]
             if kind == "list"
-            else yaml_guard.scalar(text)
+            else yaml_values.scalar(text)
         )
         for end in range(1, len(path) + 1):
             names.setdefault(path[:end], name)
