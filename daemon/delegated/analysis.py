@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from delegated import shape, traces
+from delegated import shape
 from delegated.errors import AnswerError
 from delegated.markdown import line
-from delegated.prompt import LEVELS, SCHEMA, Prompt
 from delegated.quotes import Sent, Spot
 from delegated.reply import Outcome, Reply
+
+if TYPE_CHECKING:  # what checks an answer is imported by `read`: a command that only shows a RESULT starts without it
+    from delegated.prompt import Prompt
 
 Verdict = Literal["root_cause_found", "likely", "inconclusive", "no_bug_found", "need_more_files"]
 Level = Literal["high", "medium", "low"]
@@ -152,6 +154,8 @@ def read(reply: Reply, prompt: Prompt) -> Analysis:
         raise AnswerError(kind, f"{message}: {said}" if said else message)
     if not reply.text.strip():
         raise AnswerError("empty_reply", "the model sent no text")
+    from delegated.prompt import SCHEMA
+
     try:
         answer, warnings = shape.read(reply.text, SCHEMA, _CORE)
     except shape.NotJson as error:
@@ -194,7 +198,9 @@ def _hypotheses(given: list[dict[str, Any]], sent: Sent) -> tuple[Hypothesis, ..
         for each in given
         if each["cause"].strip()
     ]
-    return tuple(sorted(checked, key=lambda h: (LEVELS.index(h.likelihood), not any(e.grounded for e in h.evidence))))
+    return tuple(
+        sorted(checked, key=lambda h: (get_args(Level).index(h.likelihood), not any(e.grounded for e in h.evidence)))
+    )
 
 
 def _evidence(given: dict[str, Any], sent: Sent) -> Evidence:
@@ -355,6 +361,8 @@ def _evidence_part(quotes: list[Evidence], sent: Sent) -> tuple[float, str]:
 
 def _frame_part(hypotheses: tuple[Hypothesis, ...], prompt: Prompt, sent: Sent) -> tuple[float, str] | None:
     """Score whether the quotes for the first hypothesis lie where the program failed, by the traces in the logs."""
+    from delegated import traces
+
     frames = []
     for frame in traces.frames("\n".join((prompt.request.logs, prompt.request.issue, prompt.request.context))):
         path = None if frame.library else sent.resolve(frame.path)

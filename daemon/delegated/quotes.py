@@ -8,9 +8,10 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from delegated.prompt import Prompt
+if TYPE_CHECKING:
+    from delegated.prompt import Prompt
 
 _NUMBER: Final = re.compile(r"^[ \t]*\d+\|[ ]?", re.MULTILINE)
 _OCCURRENCES_CAP: Final = 1_000

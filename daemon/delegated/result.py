@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -341,6 +340,8 @@ def _diff(edit: Edit) -> str:
     if max(len(before), len(after)) > 2_000:  # comparing line by line costs the square of them
         rows = [f"--- a/{path}", f"+++ b/{path}", *(f"-{row}" for row in before), *(f"+{row}" for row in after)]
         return "\n".join(rows) + "\n"
+    import difflib
+
     rows = list(difflib.unified_diff(before, after, f"a/{path}", f"b/{path}", lineterm=""))
 
     def numbered(hunk: str) -> str:
