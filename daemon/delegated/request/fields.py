@@ -145,6 +145,8 @@ def build(gathered: Gathered) -> Request:
             problems[MAX_PROBLEMS:] = [Problem(None, f"{more} more problems", "correct those above first")]
         raise RequestError(tuple(problems))
     warnings = (*check.warnings, *(f"draft: {problem}" for problem in problems))
+    if (more := len(warnings) - MAX_PROBLEMS) > 0:
+        warnings = (*warnings[:MAX_PROBLEMS], f"{more} more warnings")
     return replace(request, warnings=warnings)
 
 

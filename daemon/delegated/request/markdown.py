@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, MutableMapping
-from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
 
 from delegated.errors import Problem, RequestError
 from delegated.request import embedded, fields, tree
@@ -26,15 +25,9 @@ from delegated.request.marks import (
     section,
     unfence,
 )
+from delegated.request.outline import Budget, Heading, Outline, TooMuch, outline_of
 from delegated.request.tree import Node
 
-if TYPE_CHECKING:
-    from markdown_it import MarkdownIt
-    from markdown_it.rules_block import StateBlock
-
-# A line within a paragraph takes a step or more, a block four: in all some seconds for the most hostile text.
-MAX_STEPS: Final = 400_000
-MAX_LEVELS: Final = 90
 # A path line longer than this is not searched for code spans, whose cost grows faster than the line.
 _MAX_SPAN_LINE: Final = 50_000
 _MAX_REREADS: Final = 8
@@ -54,49 +47,12 @@ _NOTHING: Final = re.compile(r"[\W_]*(?:none|n/?a|nothing|no fixes attempted)(?:
 _BULLET: Final = re.compile(r"([ \t]*)([-+*]|\d{1,9}[.)])([ \t]+|$)")
 
 
-class _TooMuch(Exception):
-    """The text would cost more than a request is worth; `line` is 0-based."""
-
-    def __init__(self, line: int, found: str) -> None:
-        super().__init__(found)
-        self.line = line
-        self.found = found
-
-
-@dataclass(slots=True)
-class _Heading:
-    start: int
-    end: int
-    level: int
-    text: str
-    underlined: bool
-
-
-@dataclass(slots=True)
-class _Outline:
-    """The blocks of a text by their lines (0-based, end exclusive); all but `prose` are those of the top level."""
-
-    headings: list[_Heading] = field(default_factory=list)
-    items: list[tuple[int, int]] = field(default_factory=list)
-    prose: list[tuple[int, int]] = field(default_factory=list)
-    fences: list[tuple[int, int]] = field(default_factory=list)
-    html: list[tuple[int, int]] = field(default_factory=list)
-
-    def add(self, other: _Outline, start: int, end: int) -> None:
-        """Append the blocks of another outline that start between two lines."""
-        for mine, theirs in zip(self._lists(), other._lists(), strict=True):
-            mine += theirs[bisect_left(theirs, (start, 0)) : bisect_left(theirs, (end, 0))]
-
-    def _lists(self) -> tuple[list[tuple[int, int]], ...]:
-        return self.items, self.prose, self.fences, self.html
-
-
 @dataclass(slots=True)
 class _Section:
     """A heading and the lines below it; `field` is None where the heading is not one of ours."""
 
     field: str | None
-    heading: _Heading
+    heading: Heading
     end: int = 0
 
 
@@ -111,7 +67,7 @@ def read(text: str) -> Gathered:
     gathered = fields.from_tree(front) if front is not None else Gathered()
     try:
         _Page(lines, start, gathered).read()
-    except _TooMuch as error:
+    except TooMuch as error:
         problem = Problem(error.line + 1, error.found, "put logs and code into fenced blocks (```)")
         raise RequestError((problem,)) from error
     return gathered
@@ -138,52 +94,6 @@ def _front_matter(lines: list[str]) -> tuple[Node | None, int]:
     return (None if node.kind == "null" else node), end + 1
 
 
-@cache
-def _parser() -> MarkdownIt:
-    from markdown_it import MarkdownIt
-
-    parser = MarkdownIt("commonmark", {"maxNesting": MAX_LEVELS + 10})
-    # Blocks alone decide the outline. Reference definitions are text like any other here.
-    parser.core.ruler.disable(["normalize", "inline", "text_join"])
-    parser.block.ruler.disable(["reference"])
-    terminates: Any = {"alt": ["paragraph", "reference", "blockquote", "list"]}
-    parser.block.ruler.before("code", "budget", _spend, terminates)
-    return parser
-
-
-def _spend(state: StateBlock, line: int, _end: int, silent: bool) -> bool:
-    env: MutableMapping[str, Any] = state.env
-    env["steps"] -= 1 if silent else 4
-    if env["steps"] < 0:
-        raise _TooMuch(env["start"] + line, f"more than {MAX_STEPS:,} lines and blocks outside of code")
-    if state.level > MAX_LEVELS:
-        raise _TooMuch(env["start"] + line, "lists and quotes nested too deeply")
-    return False
-
-
-def _outline(lines: list[str], start: int, env: dict[str, Any]) -> _Outline:
-    env["start"] = start
-    outline = _Outline()
-    tokens = _parser().parse("\n".join(lines[start:]), env)
-    for number, token in enumerate(tokens):
-        if token.map is None:
-            continue
-        where = (token.map[0] + start, token.map[1] + start)
-        if token.type == "inline":
-            outline.prose.append(where)
-        elif token.type == "heading_open" and token.level == 0:
-            text = tokens[number + 1].content
-            underlined = not token.markup.startswith("#")
-            outline.headings.append(_Heading(*where, int(token.tag[1:]), text, underlined))
-        elif token.type == "list_item_open" and token.level == 1:
-            outline.items.append(where)
-        elif token.type == "fence" and token.level == 0:
-            outline.fences.append(where)
-        elif token.type == "html_block" and token.level == 0:
-            outline.html.append(where)
-    return outline
-
-
 class _Page:
     """One reading of one Markdown text, from line `start` on."""
 
@@ -191,9 +101,9 @@ class _Page:
         self.lines = lines
         self.start = start
         self.gathered = gathered
-        self.outline = _Outline()
+        self.outline = Outline()
         self.sections: list[_Section] = []
-        self.title: _Heading | None = None
+        self.title: Heading | None = None
         self.gone: set[int] = set()
         self.covered: list[tuple[int, int]] = []
         self.titled = False
@@ -227,9 +137,9 @@ class _Page:
 
     def _divide(self) -> None:
         """Cut the text into sections, and take the embedded files out."""
-        env: dict[str, Any] = {"steps": MAX_STEPS}
+        budget = Budget()
         at, rereads = self.start, 0
-        outline = _outline(self.lines, at, env)
+        outline = outline_of(self.lines, at, budget)
         headings = iter(outline.headings)
         while at < len(self.lines):
             files = self._add_sections(head for head in headings if head.start >= at)
@@ -242,10 +152,10 @@ class _Page:
             at = self._embedded(*files)
             if self.paired and rereads < _MAX_REREADS:
                 rereads += 1
-                outline = _outline(self.lines, at, env)
+                outline = outline_of(self.lines, at, budget)
                 headings = iter(outline.headings)
 
-    def _add_sections(self, headings: Iterable[_Heading]) -> tuple[int, int, int] | None:
+    def _add_sections(self, headings: Iterable[Heading]) -> tuple[int, int, int] | None:
         """Add sections up to embedded files; return where those start, where their first line is, and the level."""
         for head in headings:
             current = self.sections[-1] if self.sections and not self.sections[-1].end else None
@@ -266,7 +176,7 @@ class _Page:
             self.sections.append(_Section(name, head))
         return None
 
-    def _maybe_title(self, head: _Heading) -> bool:
+    def _maybe_title(self, head: Heading) -> bool:
         """Take the first heading of the first level as the page's title, if nothing but metadata stands above it."""
         if head.level != 1 or self.titled or self.sections or self.covered:
             return False
