@@ -5,8 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from harness import House, Server
+
+settings.register_profile("busy", deadline=None)  # an example that is slow on a busy machine is not a failure
+settings.load_profile("busy")
 
 
 @pytest.fixture
