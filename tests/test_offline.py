@@ -125,7 +125,7 @@ def test_an_excerpt_is_explained_and_never_edited(tmp_path: Path) -> None:
     text = "def mean(values):\n    return sum(values) / len(values)\n\n\nmean([])\n"
     program = Program(tmp_path, {"main.py": text})
     told = ask(make(program.trace(), part("main.py", text, 2, 3)))
-    assert "`len(values)` is zero in main.py:2" in told["root_cause"]
+    assert "`len(values)` is zero in `mean` (main.py:2)" in told["root_cause"]
     assert ("main.py", 2, "    return sum(values) / len(values)") in quotes(told)
     name = "def pay(customer):\n    print(custmer)\n\n\npay(1)\n"
     program = Program(tmp_path, {"main.py": name})
@@ -209,6 +209,7 @@ def test_an_error_in_a_handler_comes_before_what_it_handled(tmp_path: Path) -> N
 
 
 PREFIXES = {
+    "a level, on the first line only": lambda line: line.replace("Traceback", "ERROR shop: Traceback"),
     "docker": lambda line: f"web_1  | {line}",
     "journald": lambda line: f"Nov 28 13:37:58 host shop[812]: {line}",
     "colours": lambda line: f"\x1b[31m{line}\x1b[0m",

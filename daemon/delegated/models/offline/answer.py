@@ -38,7 +38,6 @@ FROM_OUTSIDE: Final = frozenset(
 BY_READING: Final = "This was found by reading the trace and the code by fixed rules; no language model was asked."
 NOT_ANSWERED: Final = "not answered: no language model was asked"
 _LONGEST_QUOTE: Final = 2_000
-_TELLING: Final = re.compile(r"\w\W*\w")  # a lone bracket stands everywhere and shows nothing
 _QUOTED: Final = re.compile(r"['\"`]([A-Za-z_][\w.]{2,60})['\"`]")
 
 
@@ -144,14 +143,14 @@ def _way(scene: Scene, crash: Crash) -> str:
     spots = scene.spots(crash)
     if not spots:
         return f"The log ends in `{crash.sentence[:300]}`."
-    way = " → ".join(f"{spot.where}" for spot in spots[-4:])
+    way = " → ".join(spot.where for spot in spots[-4:])
     return f"`{crash.sentence[:300]}` was raised on the way {way}; the failing line is `{spots[-1].text[:200]}`."
 
 
 def _hypothesis(scene: Scene, finding: Finding, spot: Spot | None, crash: Crash, *, first: bool) -> dict[str, Any]:
     places = [spot.place] if spot is not None else []
     places += [place for place in finding.evidence if place not in places]
-    evidence = [_evidence(place) for place in places if _TELLING.search(place.quote)]
+    evidence = [_evidence(place) for place in places if _telling(place.quote)]
     evidence += _said_in(scene, crash.sentence)
     return {
         "cause": finding.cause,
@@ -159,6 +158,11 @@ def _hypothesis(scene: Scene, finding: Finding, spot: Spot | None, crash: Crash,
         "explanation": f"{finding.explanation} {BY_READING}",
         "likelihood": "medium" if first and finding.shown and spot is not None else "low",
     }
+
+
+def _telling(quote: str) -> bool:
+    """Say whether a quote shows anything: a lone bracket stands everywhere."""
+    return len("".join(quote.split())) > 2 and re.search(r"\w", quote) is not None
 
 
 def _evidence(place: Place) -> dict[str, Any]:
@@ -173,7 +177,7 @@ def _evidence(place: Place) -> dict[str, Any]:
 def _said_in(scene: Scene, quote: str) -> list[dict[str, Any]]:
     """Quote the part of the request that says this, if one does in these very words."""
     quote = quote[:_LONGEST_QUOTE]
-    part = next((name for name, text in scene.parts.items() if quote and quote in text), "")
+    part = next((name for name, text in scene.parts.items() if quote in text and _telling(quote)), "")
     return [{"path": part, "start_line": 0, "end_line": 0, "quote": quote}] if part else []
 
 

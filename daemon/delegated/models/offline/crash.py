@@ -11,6 +11,7 @@ from delegated.traces import Frame, frames
 
 WIDEST: Final = 4_000  # characters of one line that are read
 DEEPEST: Final = 60  # frames of one exception that are kept, the innermost
+LINKED: Final = 8  # exceptions of one chain that are kept
 _HEAD: Final = "Traceback (most recent call last):"
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;:]*[A-Za-z]")
 _GROUP: Final = re.compile(r"^[ |+\-]*(?=\S)")  # the tree that an ExceptionGroup draws
@@ -63,7 +64,7 @@ def chains(text: str) -> list[tuple[Crash, ...]]:
     """
     found: list[tuple[Crash, ...]] = []
     for crash in _tracebacks(text) or _pytest(text) or _bare(text):
-        before = found.pop() if crash.link and found else ()
+        before = found.pop()[:LINKED] if crash.link and found else ()
         found.append((*before, crash) if crash.link == "cause" else (crash, *before))
     return found
 
@@ -91,13 +92,13 @@ def _tracebacks(text: str) -> list[Crash]:
             continue
         if not inside:
             continue
-        # a logger, docker or journald may have put something before every line, or before the first one only
-        line = raw[margin:] if raw[margin : margin + 8] == '  File "' or _margined(steps, margin) else raw
+        # docker or journald put something before every line, a logger before the first one only: the first frame tells
+        if not steps and raw[margin : margin + 8] != '  File "' and _GROUP.sub("", raw).startswith('File "'):
+            margin = 0
+        line = raw[margin:]
         bare = _GROUP.sub("", line)
         if bare.startswith('File "'):
             steps.append(Step(next(iter(frames(bare)), _INSIDE)))
-            if line is raw:
-                margin = 0
         elif not steps or not line.strip():
             continue
         elif _is_code(line):
@@ -106,10 +107,6 @@ def _tracebacks(text: str) -> list[Crash]:
             found.append(Crash(error[1], (error[2] or "").strip(), tuple(steps[-DEEPEST:]), link))
             inside, link = False, ""
     return found
-
-
-def _margined(steps: list[Step], margin: int) -> bool:
-    return bool(steps) and margin > 0
 
 
 def _is_code(line: str) -> bool:

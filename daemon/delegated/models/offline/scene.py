@@ -15,6 +15,7 @@ from delegated.models.offline.source import MOST, Change, Edit, Function, Node, 
 from delegated.prompt import Prompt
 
 _ROOT: Final = re.compile(r"^(?:[A-Za-z]:)?/+")
+TOLD: Final = 3  # exceptions of a chain that are explained
 CHAINS: Final = 20  # the last ones of a log; the rest is history
 
 
@@ -34,8 +35,8 @@ class Spot:
     @property
     def where(self) -> str:
         """The place in words."""
-        inside = self.step.frame.function
-        return f"{self.source.path}:{self.line}" + (f" in {inside}" if inside and inside != "<module>" else "")
+        place, inside = f"{self.source.path}:{self.line}", self.step.frame.function
+        return f"`{inside}` ({place})" if inside and inside != "<module>" else place
 
     @property
     def text(self) -> str:
@@ -96,9 +97,9 @@ class Scene:
             found = chains(text)
             for chain in reversed(found[-CHAINS:]):
                 if any(self.spots(crash) for crash in chain):
-                    return chain[:3]
+                    return chain[:TOLD]
             if found and (not best or not any(crash.steps for crash in best)):
-                best = found[-1][:3]
+                best = found[-1][:TOLD]
         return best
 
     def spots(self, crash: Crash) -> tuple[Spot, ...]:
