@@ -89,7 +89,7 @@ def ignored(levels: Sequence[tuple[int, Sequence[Rule]]], parts: Sequence[str], 
 
 
 def _segment(text: str) -> Segment:
-    if text == "**":
+    if text.startswith("**") and not text.strip("*"):
         return _ANY
     if not _MAGIC.search(text) and "\\" not in text:
         return text

@@ -70,7 +70,8 @@ _PREFIX: Final = re.compile(  # docker compose, syslog and journald, `docker log
 )
 _PYTHON: Final = re.compile(r'(?:^|[\s|+-])File "([^"\n]{1,1000})", line ([0-9]{1,9})(?:, in (\S[^\n]{0,200}))?')
 _PYTEST: Final = re.compile(
-    r"^((?:[A-Za-z]:)?[^\s:][^:\n]{0,500}\.(?:py|pyx|pyi)):([0-9]{1,9}): ?(?:in (\S.{0,200})|[A-Za-z_][\w.]{0,200})?$"
+    r"^((?:[A-Za-z]:)?[^\s:][^:\n]{0,500}\.(?:py|pyx|pyi)):([0-9]{1,9}): ?"
+    r"(?:in (\S.{0,200})|[A-Za-z_][\w.]{0,200}|[A-Za-z_][\w.]{0,200}(?:Error|Exception): .*)?$"
 )
 _SUMMARY: Final = re.compile(r"^(?:FAILED|ERROR) ([^\s:][^:\n]{0,500}\.py)(?:::(\S{1,500}))?(?: - .*)?$")
 _JAVA: Final = re.compile(
