@@ -230,7 +230,7 @@ def test_libraries_log_by_the_same_rules() -> None:
     found = lines(stream)
     assert {each["event"] for each in found} == {"library.logged"}
     assert [each["library"] for each in found] == ["somewhere", "somewhere", "httpx2", "py.warnings"]
-    assert found[0]["text"] == "took 3 s\\n"
+    assert found[0]["text"] == "took 3 s\n"
     assert found[2]["level"] == "warning"
 
 

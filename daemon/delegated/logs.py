@@ -63,7 +63,7 @@ def configure(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info if console else _traceback(),
-            make_plain,
+            _plain_for_people if console else make_plain,
             mask_keys,
             _console(colors=on_terminal and not env.get("NO_COLOR")) if console else _as_json,
             _with_priority if _is_journal(stream, env) else _as_it_is,
@@ -91,9 +91,16 @@ def _drop_lesser(_logger: object, method: str, event: Event) -> Event:
 
 
 def make_plain(_logger: object, method: str, event: Event) -> Event:
-    """Turn every value into JSON's types, so that nothing is left whose `repr` could say more after the masking."""
-    keep_lines = {"exception"} if isinstance(event.get("exception"), str) else set()
-    return {_clean(key): _plain(value, keep_lines=key in keep_lines) for key, value in event.items()}
+    """Turn every value into JSON's types, so that nothing is left whose `repr` could say more after the masking.
+
+    Line breaks stay, as JSON writes them out.
+    """
+    return {_clean(key): _plain(value, keep_lines=True) for key, value in event.items()}
+
+
+def _plain_for_people(_logger: object, method: str, event: Event) -> Event:
+    """Do the same, and let only a traceback have more than one line."""
+    return {_clean(key): _plain(value, keep_lines=key == "exception") for key, value in event.items()}
 
 
 def mask_keys(_logger: object, method: str, event: Event) -> Event:
@@ -108,9 +115,9 @@ def _plain(value: object, depth: int = 0, *, keep_lines: bool = False) -> object
         return _clean(value, keep_lines=keep_lines)
     if depth < _MAX_DEPTH:
         if isinstance(value, Mapping):
-            return {_clean(str(key)): _plain(each, depth + 1) for key, each in value.items()}
+            return {_clean(str(key)): _plain(each, depth + 1, keep_lines=keep_lines) for key, each in value.items()}
         if isinstance(value, list | tuple | set | frozenset):
-            return [_plain(each, depth + 1) for each in value]
+            return [_plain(each, depth + 1, keep_lines=keep_lines) for each in value]
     try:
         return _clean(repr(value))
     except Exception as error:  # noqa: BLE001 - somebody else's __repr__ must not cost the event
