@@ -527,6 +527,29 @@ def test_without_configuration_nothing_heavy_is_imported(machine: Machine) -> No
     assert run.stdout.strip() == ""
 
 
+@pytest.mark.parametrize("layer", ["system", "user", "environment", ""])
+def test_the_folder_alone_is_found_in_every_layer(machine: Machine, layer: str) -> None:
+    """Clients get what `load` says."""
+    machine.write("user", (ROOT / "config/delegated.yaml").read_bytes())
+    if layer == "environment":
+        machine.env["DELEGATED_FOLDER"] = "drop/here"
+    elif layer:
+        machine.write(layer, "model: x\n'folder': drop/here\n")
+    found = config.folder(machine.env, system_file=str(machine.root / "etc.yaml"))
+    assert found == machine.load().folder == ("drop/here" if layer else Config().folder)
+
+
+def test_the_folder_is_found_without_a_parser(machine: Machine) -> None:
+    """A configuration about other things costs a client nothing but the reading of its bytes."""
+    machine.write("user", (ROOT / "config/delegated.yaml").read_bytes() + b"model: x\n")
+    code = (
+        "import sys; from delegated import config; config.folder(system_file='/nowhere'); "
+        "print(*{'pydantic', 'yaml', 'structlog', 'asyncio'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], env=machine.env, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
+
+
 def test_the_published_files_are_plain_text() -> None:
     """The schema and the documented file may be read by everyone."""
     for name in ("config/delegated.yaml", "config/schemas/config.schema.json"):

@@ -45,6 +45,7 @@ __all__ = [
     "Retry",
     "api_key",
     "files",
+    "folder",
     "load",
     "warnings",
     "wire",
@@ -56,6 +57,7 @@ EX_CONFIG: Final = 78
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _PREFIX: Final = "DELEGATED_"
+_FOLDER: Final = re.compile(r"^[^#\n]*folder", re.MULTILINE)
 
 
 class ConfigError(OperatorError):
@@ -159,6 +161,22 @@ def load(
         raise ConfigError(tuple(dict.fromkeys(problems)))
     # where nothing is configured there is nothing to check, and importing pydantic would take most of the time
     return _finish(merged) if found else Config()
+
+
+def folder(env: Mapping[str, str] | None = None, *, system_file: str = SYSTEM_FILE) -> str:
+    """Return the drop folder's path below each workspace: all that a client needs, and most often without a parser.
+
+    Raises:
+        ConfigError: as `load`, but only where the folder is configured.
+    """
+    env = os.environ if env is None else env
+    given = bool(env.get(f"{_PREFIX}FOLDER"))
+    for path in files(env=env, system_file=system_file):
+        try:
+            given = given or _FOLDER.search(_read(path, stranger=False) or "") is not None
+        except OSError:
+            given = True  # let `load` say what is wrong with it
+    return load(env=env, system_file=system_file).folder if given else Config().folder
 
 
 def _finish(merged: _Merged) -> Config:
