@@ -71,11 +71,18 @@ def client_of(base_url: str, **settings: Any) -> Client:
     return Client(**{"base_url": base_url, "api_key": KEY, "timeout_s": 20.0, **settings})
 
 
-def responses(base_url: str, *, patience: Patience = QUICK, client: Any = None, **settings: Any) -> Recorded:
+def responses(
+    base_url: str,
+    *,
+    patience: Patience = QUICK,
+    client: Any = None,
+    now: Callable[[], float] = time.time,
+    **settings: Any,
+) -> Recorded:
     wire = ResponsesWire(
         client_of(base_url, **(client or {})), **{"model": "gpt-4o", "max_output_tokens": 500, **settings}
     )
-    return Recorded(wire, patience=patience, now=time.time, price_bound=lambda prompt: 0.5)
+    return Recorded(wire, patience=patience, now=now, price_bound=lambda prompt: 0.5)
 
 
 def chat(base_url: str, *, patience: Patience = QUICK, client: Any = None, **settings: Any) -> Recorded:

@@ -200,12 +200,13 @@ async def test_a_lost_call_that_nobody_stored_is_uncertain_for_good(tmp_path: Pa
 
 async def test_another_calls_answer_is_never_adopted(tmp_path: Path) -> None:
     """A server that ignores the filter of the look-up proves nothing: neither found nor absent."""
+    other = {"call": "other"}
     rules = [
         {"match": CHAT, "do": {"status": 500}},
         {
             "match": LIST,
             "times": "always",
-            "do": {"status": 200, "body": {"data": [{"id": "c", "metadata": {"call": "other"}, "choices": []}]}},
+            "do": {"status": 200, "body": {"data": [{**json.loads(completion({"content": "x"})), "metadata": other}]}},
         },
     ]
     async with Server(rules=rules) as server:

@@ -178,18 +178,25 @@ async def test_an_endpoint_that_cannot_be_reached_was_sent_nothing() -> None:
         assert caught.value.kind == "unreachable"
 
 
-async def test_a_hang_up_in_the_tls_handshake_was_sent_nothing() -> None:
+@pytest.mark.parametrize("way", ["TLS handshake", "proxy"])
+async def test_a_hang_up_before_the_request_was_sent_nothing(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     """What breaks before the first byte of the request is known not to be accepted, whatever the error is called."""
+    heard: list[bytes] = []
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
+        heard.append(await reader.read(7))
         writer.close()
 
     listener = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     async with listener:
         port = listener.sockets[0].getsockname()[1]
-        with pytest.raises(Unavailable):
-            await post(client_of(f"https://127.0.0.1:{port}/v1"))
+        if way == "proxy":
+            monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        base_url = "https://provider.invalid/v1" if way == "proxy" else f"https://127.0.0.1:{port}/v1"
+        with pytest.raises(Unavailable) as caught:
+            await post(client_of(base_url))
+    assert caught.value.kind == "unreachable"
+    assert heard[0].startswith(b"CONNECT" if way == "proxy" else b"\x16")
 
 
 async def test_a_full_pool_was_sent_nothing() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,8 @@ async def test_every_end_has_a_name(tmp_path: Path, outcome: str, named: str) ->
 
 async def test_a_model_that_runs_in_the_foreground_only_is_asked_so_from_then_on(tmp_path: Path) -> None:
     """A 400 that names `background` was no send: the same call goes again without it, and the next call at once."""
-    rules = [{"match": {**RESPONSES, "body": {"background": True}}, "do": {"error": "background_unsupported"}}]
+    match = {**RESPONSES, "body": {"background": True}}
+    rules = [{"match": match, "times": "always", "do": {"error": "background_unsupported"}}]
     async with Server(rules=rules, latency=0.05) as server:
         model = responses(server.base_url)
         for name in ("one", "two"):
@@ -213,6 +215,40 @@ async def test_a_look_up_that_fails_for_a_while_is_repeated(tmp_path: Path) -> N
         assert (await ask_once(server, tmp_path, patience=SLOW)).outcome == "completed"
         assert len(server.bills) == 1
         assert server.state()["requests"]["GET /v1/conversations/{id}/items"] == 5
+
+
+async def test_a_look_up_that_says_nothing_proves_nothing(tmp_path: Path) -> None:
+    """An answer without a list is no absence, however long it goes on: the call is uncertain in the end."""
+    rules = [
+        {"match": RESPONSES, "do": {"status": 500, "bill": True}},
+        {"match": ITEMS, "times": "always", "do": {"status": 200, "body": "{}"}},
+    ]
+    brief = Patience(poll_first_s=0.01, poll_cap_s=0.02, deadline_s=0.1, doubt_s=0.1, fetch_failures_s=0.2)
+    async with Server(rules=rules) as server:
+        with pytest.raises(Uncertain):
+            await ask_once(server, tmp_path, patience=brief)
+        with call_in(tmp_path) as call:
+            assert call.state is CallState.SENT
+
+
+async def test_a_call_of_long_ago_is_looked_for_patiently_all_the_same(tmp_path: Path) -> None:
+    """After a long stop, and by whatever the wall clock says, a call is not absent before it was looked for a while."""
+    rules = [{"match": RESPONSES, "do": {"stall": "silent", "bill": True, "lag": 0.4}}]
+    async with Server(rules=rules) as server:
+        model = responses(server.base_url)
+        with call_in(tmp_path) as call:
+            task = asyncio.create_task(model.ask(PROMPT, call))
+            while not server.bills:
+                await asyncio.sleep(0.01)
+            task.cancel()
+            await asyncio.wait([task])
+        await model.close()
+        patient = Patience(poll_first_s=0.01, poll_cap_s=0.05, deadline_s=0.1, doubt_s=20)
+        later = responses(server.base_url, patience=patient, now=lambda: time.time() + 86_400)
+        with call_in(tmp_path) as call:
+            assert (await later.ask(PROMPT, call)).outcome == "completed"
+        await later.close()
+        assert (len(server.bills), posts(server)) == (1, 1)
 
 
 async def test_a_fetch_that_fails_for_a_while_is_repeated(tmp_path: Path) -> None:

@@ -273,6 +273,22 @@ async def test_the_gate_opens_little_by_little(tmp_path: Path) -> None:
         assert gate.reason == ""
 
 
+async def test_nobody_slips_through_before_those_who_wait(tmp_path: Path) -> None:
+    """A newcomer in the moment in which the gate opens goes behind those who were there before."""
+    gate = Gate(pauses={"rate_limited": Pause(0.05, 1.0)}, chance=lambda: 0.0)
+    with calls_in(tmp_path, 3) as calls:
+        (await gate.enter(calls[0])).refused(Unavailable("rate_limited", "later"))
+        waiting = asyncio.create_task(gate.enter(calls[1]))
+        await asyncio.sleep(0)
+        time.sleep(0.06)  # the loop is busy: the time is up, and nobody has been woken yet
+        newcomer = asyncio.create_task(gate.enter(calls[2]))
+        async with asyncio.timeout(10):
+            first = await waiting
+        assert not newcomer.done()
+        first.accepted()
+        (await newcomer).ended()
+
+
 async def test_a_probe_that_hangs_does_not_hold_up_all(tmp_path: Path) -> None:
     """Where acceptance shows only with the answer, a send that was not refused for a while counts as accepted."""
     gate = Gate(pauses={"rate_limited": Pause(0.0, 1.0)}, probe_s=0.05)

@@ -131,16 +131,11 @@ class ChatWire:
         """Look for a stored completion with our call id. One that still runs is not shown."""
         if not self._stored:
             return Trace.UNKNOWN
-        try:
-            answer = await self._client.call(
-                lambda sdk, timeout: sdk.chat.completions.with_raw_response.list(
-                    metadata={"call": call_id}, limit=20, order="desc", timeout=timeout
-                )
+        answer = await self._client.call(
+            lambda sdk, timeout: sdk.chat.completions.with_raw_response.list(
+                metadata={"call": call_id}, limit=20, order="desc", timeout=timeout
             )
-        except Rejected as error:
-            if error.status in (400, 404, 405, 410):
-                return Trace.UNKNOWN
-            raise
+        )
         if not isinstance(answer.body.get("data"), list):
             raise InDoubt("the provider's list of completions has no completions")
         rows = members(answer.body, "data")

@@ -117,16 +117,12 @@ class ResponsesWire:
         """Look for the model's message in the conversation. A response's id is not shown there, nor its usage."""
         if not handle:
             return Trace.UNKNOWN
-        try:
-            answer = await self._client.call(
-                lambda sdk, timeout: sdk.conversations.items.with_raw_response.list(
-                    handle, limit=20, order="desc", timeout=timeout
-                )
+        # A conversation that is gone raises: it proves nothing, least of all that the call is absent.
+        answer = await self._client.call(
+            lambda sdk, timeout: sdk.conversations.items.with_raw_response.list(
+                handle, limit=20, order="desc", timeout=timeout
             )
-        except Rejected as error:
-            if error.status in (404, 410):  # not "absent": with the conversation gone, nothing is proven
-                return Trace.UNKNOWN
-            raise
+        )
         if not isinstance(answer.body.get("data"), list):
             raise InDoubt("the provider's list of items has no items")
         messages = [one for one in members(answer.body, "data") if one.get("role") == "assistant"]
