@@ -70,6 +70,7 @@ def test_what_git_ignores_is_ignored_and_nothing_else(repository: Path, outer: l
 
 
 def test_the_repositorys_own_excludes_count_too(repository: Path) -> None:
+    (repository / "d" / ".gitignore").unlink(missing_ok=True)
     (repository / ".gitignore").write_text("!d/b\n")
     (repository / ".git" / "info" / "exclude").write_text("b\n")
     try:

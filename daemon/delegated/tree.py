@@ -14,6 +14,7 @@ import stat
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -22,7 +23,6 @@ from delegated.context import Omitted, SourceFile
 from delegated.secrets import forbidden
 
 MAX_BYTES: Final = 1 << 20
-MAX_ENTRIES: Final = 50_000
 _MAX_DEPTH: Final = 64
 _NO_LIMIT: Final = 1 << 62
 _MAX_IGNORE: Final = 256 << 10
@@ -74,11 +74,22 @@ _BELOW_LINK: Final = "below a symbolic link; links are not followed"
 _ELSEWHERE: Final = "on another file system than the workspace root"
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How far one operation goes: entries of the tree and of one directory, files of one glob, bytes altogether."""
+
+    entries: int = 50_000
+    in_directory: int = 10_000
+    found: int = 500
+    total: int = 8 << 20  # no model reads a tenth of it
+
+
 class Tree:
     """The tree during one operation. Its list of files is made when it is first needed."""
 
-    def __init__(self, fd: int, root: str) -> None:
+    def __init__(self, fd: int, root: str, bounds: Bounds) -> None:
         self._fd = fd
+        self._bounds = bounds
         self._device = os.fstat(fd).st_dev
         self._roots = tuple(dict.fromkeys(path.rstrip("/") + "/" for path in (root, os.path.realpath(root))))
         self.warnings: list[str] = []
@@ -234,13 +245,16 @@ class Tree:
             parts, levels = waiting.popleft()
             if rules := self._ignore_rules(parts):
                 levels = (*levels, (len(parts), rules))
-            for name, kind in self.entries(parts):
+            for number, (name, kind) in enumerate(self.entries(parts)):
                 seen += 1
-                if seen > MAX_ENTRIES:
-                    self.warnings.append(
-                        f"the workspace has more than {MAX_ENTRIES:,} entries; globs know the first ones"
-                    )
+                if seen > self._bounds.entries:
+                    self.warnings.append(f"the workspace has more than {seen - 1:,} entries; globs know the first ones")
                     return
+                if number == self._bounds.in_directory:
+                    self.warnings.append(
+                        f"`{'/'.join(parts)}` has more than {number:,} entries; globs know the first ones"
+                    )
+                    break
                 path = (*parts, name)
                 is_directory = kind == stat.S_IFDIR
                 if is_directory and (name in VENDORED or len(path) >= _MAX_DEPTH):

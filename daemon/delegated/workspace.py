@@ -14,10 +14,9 @@ from typing import Final, Self
 from delegated import paths, traces
 from delegated.context import Omitted, SourceFile
 from delegated.secrets import env_values
-from delegated.tree import MAX_BYTES, Tree
+from delegated.tree import MAX_BYTES, Bounds, Tree
 
-MAX_FOUND: Final = 500  # files of one glob
-MAX_TOTAL: Final = 8 << 20  # bytes of one request; no model reads a tenth of it
+_BOUNDS: Final = Bounds()
 _ROOT: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ENV_FILE: Final = re.compile(r"\.env(?!\.example\Z).*", re.IGNORECASE | re.DOTALL)
 
@@ -39,8 +38,9 @@ class Workspace:
     when the root is no directory that can be opened.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, bounds: Bounds = _BOUNDS) -> None:
         self.root = os.path.abspath(root)
+        self._bounds = bounds
         self._lock = threading.Lock()
         self._fd = os.open(self.root, _ROOT)
 
@@ -75,14 +75,14 @@ class Workspace:
         with self._opened() as tree:
             for pattern in patterns:
                 matches = tree.matching(pattern)
-                if len(matches) > MAX_FOUND:
+                if len(matches) > self._bounds.found:
                     warnings.append(
-                        f"`{paths.shown(pattern)}` matches {len(matches):,} files; {MAX_FOUND} were looked at"
+                        f"`{paths.shown(pattern)}` matches {len(matches):,} files; {self._bounds.found} were looked at"
                     )
-                for path in matches[:MAX_FOUND] if matches else (pattern,):
+                for path in matches[: self._bounds.found] if matches else (pattern,):
                     if path in files or path in omitted:
                         continue
-                    if size > MAX_TOTAL:
+                    if size > self._bounds.total:
                         omitted[path] = Omitted(path, f"not read: the files before it hold {size:,} bytes")
                         continue
                     why = f"matches `{paths.shown(pattern)}`" if matches else "named by the request"
@@ -149,6 +149,6 @@ class Workspace:
                     self._fd = fd
             lent = os.dup(self._fd)
         try:
-            yield Tree(lent, self.root)
+            yield Tree(lent, self.root, self._bounds)
         finally:
             os.close(lent)
