@@ -168,3 +168,30 @@ def test_embedded_files_read_back_exactly(texts: list[str], language: str) -> No
     )
     request = Request("it fails", contents=files)
     assert same(parse(render(request).encode(), ".md")) == request
+
+
+RAW = st.one_of(TEXTS, st.lists(MARKS, max_size=6).map("\r".join), st.text(max_size=40))
+
+
+@given(
+    texts=st.tuples(RAW, RAW, RAW),
+    lists=st.tuples(*[st.lists(RAW, max_size=3).map(tuple)] * 3),
+    contents=st.lists(st.tuples(RAW, RAW, RAW), max_size=3),
+)
+@settings(max_examples=500, deadline=None)
+def test_values_that_nobody_parsed_yet_are_written_safely(
+    texts: tuple[str, str, str], lists: tuple[tuple[str, ...], ...], contents: list[tuple[str, str, str]]
+) -> None:
+    """A client may write any strings: each stays in its own part, and what is read then is written the same again."""
+    files = tuple(Embedded(path, text, language) for path, text, language in contents)
+    issue, context, logs = texts
+    request = Request(f"it fails {issue}", context, logs, lists[0], lists[1], files, lists[2])
+    written = render(request).encode("utf-8", "replace")
+    again = parse(written, ".md")
+    assert again.issue.startswith("it fails")
+    assert len(again.attempted_fixes) <= len(lists[0])
+    assert len(again.files) <= len(lists[1])
+    assert len(again.contents) <= len(files)
+    assert len(again.questions) <= len(lists[2])
+    assert bool(again.context) == bool(context.replace("\0", "\ufffd").strip())
+    assert same(parse(render(again).encode(), ".md")) == same(again)

@@ -15,11 +15,22 @@ import re
 from dataclasses import dataclass, field
 
 from delegated.request import Embedded
-from delegated.request.marks import CODE_SPAN, COMMENT, MAX_PATH, RULE, Fence, clean_path, code, fence, heading, section
+from delegated.request.marks import (
+    CODE_SPAN,
+    COMMENT,
+    LANGUAGE,
+    MAX_PATH,
+    RULE,
+    Fence,
+    clean_path,
+    code,
+    fence,
+    heading,
+    section,
+)
 
 _BOLD = re.compile(r"(?:\*\*|__)(.+?)(?:\*\*|__):?[ \t]*$")
 _LONE_SPAN = re.compile(r"(`+[^`]+`+):?[ \t]*$")
-_LANGUAGE = re.compile(r"[\w+#.-]{1,40}(?=\s|$)")
 
 
 @dataclass(slots=True)
@@ -119,7 +130,7 @@ def _walk(lines: list[str], start: int, level: int, *, paired: bool) -> Reading 
                     return None
                 reading.doubtful, reading.unclosed, end = True, below, len(lines)
             text = code(lines[below + 1 : end], opening).rstrip("\n")
-            language = _LANGUAGE.match(opening.info)
+            language = LANGUAGE.match(opening.info)
             reading.files.append(
                 Embedded(path, text + "\n" if text else "", language.group() if language else "", at + 1)
             )

@@ -11,7 +11,7 @@ from typing import Final
 
 from delegated.errors import Problem, RequestError
 from delegated.request import Embedded, Options, Request
-from delegated.request.marks import MAX_PATH, clean, clean_issue, clean_path
+from delegated.request.marks import CONTROL, MAX_PATH, clean, clean_issue, clean_path
 from delegated.request.tree import Node
 
 # Every key of a YAML or JSON request and of front matter, with the field that it fills. A field of "" is read over:
@@ -52,7 +52,6 @@ _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TRUE: Final = frozenset({"true", "yes", "on"})
 _FALSE: Final = frozenset({"false", "no", "off"})
 _NUMBER: Final = re.compile(r"[+-]?(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][+-]?\d+)?")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_TEXT: Final = re.compile(r"[\x00\ud800-\udfff]")
 _MISSING: Final = Problem(1, "no issue", "add `issue:` with what is wrong")
 
@@ -272,7 +271,7 @@ class _Check:
         return tuple(found)
 
     def _is_path(self, path: str, node: Node, key: str) -> bool:
-        if _CONTROL.search(path):
+        if CONTROL.search(path):
             self._wrong(node, key, "a path is one line without control characters")
         elif len(path) > MAX_PATH:
             self._wrong(node, key, f"a path has at most {MAX_PATH:,} characters")

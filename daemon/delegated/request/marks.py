@@ -10,6 +10,8 @@ SETEXT: Final = re.compile(r" {0,3}(?:=+|-+)[ \t]*$")
 END: Final = re.compile(r"\s*<!--\s*END\s*-->\s*$")
 COMMENT: Final = re.compile(r"\s*<!--(?:(?!-->).)*-->\s*$")
 CODE_SPAN: Final = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)")
+LANGUAGE: Final = re.compile(r"[\w+#.-]{1,40}(?=\s|$)")
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HEADING: Final = re.compile(r" {0,3}(#{1,6})(?=[ \t]|$)")
 _FENCE: Final = re.compile(r"( {0,3})(?:(`{3,})([^`]*)|(~{3,})(.*))$")
 _PHRASE: Final = re.compile(

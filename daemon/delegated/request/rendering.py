@@ -9,7 +9,21 @@ from dataclasses import fields
 from typing import Final
 
 from delegated.request import Options, Request
-from delegated.request.marks import END, RULE, SETEXT, Fence, fence, heading, phrase, section
+from delegated.request.marks import (
+    CONTROL,
+    END,
+    LANGUAGE,
+    RULE,
+    SETEXT,
+    Fence,
+    clean,
+    clean_issue,
+    clean_path,
+    fence,
+    heading,
+    phrase,
+    section,
+)
 
 _WORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9._/-]*(?<![.])")
 _DEEP: Final = re.compile(r"(?:[ \t]|[-+*>]|\d{1,9}[.)]){12,}")
@@ -19,22 +33,33 @@ _UNSAFE_IN_YAML: Final = re.compile(
 
 
 def write(request: Request, *, end_mark: bool) -> str:
-    """Write the whole request; see `delegated.request.render`."""
+    """Write the whole request; see `delegated.request.render`.
+
+    Values that nobody has parsed yet, such as a log with lone carriage returns from a command line, are brought into
+    the form that they will be read in; a NUL, which no request may hold, becomes U+FFFD.
+    """
+    files = [
+        f"### {_span(file.path)}\n\n{_fenced(_lines(file.text), file.language)}"
+        for file in request.contents
+        if _path(file.path)
+    ]
+    paths = "\n".join(f"- {_span(path)}" for path in request.files if _path(path))
     parts = [
         _front_matter(request.options),
-        _section("Issue", _text(request.issue)),
-        _section("Context", _text(request.context)),
-        _section("Error Logs", _fenced(request.logs) if request.logs else ""),
+        _section("Issue", _text(clean_issue(request.issue))),
+        _section("Context", _text(clean(request.context))),
+        _section("Error Logs", _fenced(logs) if (logs := clean(request.logs)) else ""),
         _section("Attempted Fixes", _numbered(request.attempted_fixes)),
-        _section("Files", "\n".join(f"- {_span(path)}" for path in request.files)),
+        _section("Files", paths),
         _section("Questions", _numbered(request.questions)),
-        _section(
-            "File Contents",
-            "\n\n".join(f"### {_span(f.path)}\n\n{_fenced(f.text, f.language)}" for f in request.contents),
-        ),
+        _section("File Contents", "\n\n".join(files)),
         "<!-- END -->\n" if end_mark else "",
     ]
-    return "\n".join(filter(None, parts))
+    return "\n".join(filter(None, parts)).replace("\0", "\ufffd")
+
+
+def _lines(text: str) -> str:
+    return re.sub(r"\r\n?", "\n", text).rstrip("\n")
 
 
 def _section(name: str, body: str) -> str:
@@ -64,14 +89,20 @@ def _scalar(text: str) -> str:
     return _UNSAFE_IN_YAML.sub(lambda match: f"\\U{ord(match.group()):08x}", quoted)
 
 
+def _path(path: str) -> str:
+    return clean_path(CONTROL.sub(" ", path))
+
+
 def _span(path: str) -> str:
     """Write a path as a code span whose ticks are longer than any inside."""
+    path = _path(path)
     ticks = "`" * (max(map(len, re.findall("`+", path)), default=0) + 1)
     return f"{ticks}{path}{ticks}"
 
 
 def _numbered(items: tuple[str, ...]) -> str:
-    return "\n".join(_item(f"{number}. ", _text(item)) for number, item in enumerate(items, 1))
+    texts = filter(None, (clean(item).strip() for item in items))
+    return "\n".join(_item(f"{number}. ", _text(text)) for number, text in enumerate(texts, 1))
 
 
 def _item(marker: str, text: str) -> str:
@@ -88,7 +119,8 @@ def _text(text: str) -> str:
 def _fenced(text: str, language: str = "") -> str:
     runs = (found.mark for found in map(_loose_fence, text.split("\n")) if found)
     ticks = "`" * max(3, max(map(len, runs), default=0) + 1)
-    body = text if not text or text.endswith("\n") else text + "\n"
+    body = text + "\n" if text else ""
+    language = language if LANGUAGE.fullmatch(language) else ""
     return f"{ticks}{language}\n{body}{ticks}"
 
 
