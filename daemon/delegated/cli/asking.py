@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Final
 
 from delegated import folder as drop
 from delegated.errors import OperatorError
@@ -64,6 +64,9 @@ def _there(root: str, path: str) -> bool:
     import glob
 
     return next(glob.iglob(full, recursive=True), None) is not None
+
+
+_LEAVE_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,9 @@ def run_here(place: Place, key: str, *, deadline: float | None, progress: Progre
                 abandoned=lambda: child.poll() is not None,
                 probe_s=0.05,
             )
-            code = _left(child, 10.0 if stands else 60.0)
+            code = _left(child, _LEAVE_S)
+            if code is None:
+                stop_daemon(child)  # the RESULT stands: what it still does can be done again
         except BaseException:  # time over, or Ctrl+C: the records on disk are all that is needed to go on later
             stop_daemon(child)
             raise

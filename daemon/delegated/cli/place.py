@@ -98,7 +98,7 @@ def find(workspace: str | None = None, folder: str | None = None) -> Place:
 
 
 def _configured_folder() -> str:
-    """Return the folder's path below a workspace. The configuration is read, which is slow, only where there is one."""
+    """Return the folder's path below a workspace. The configuration's room is opened only where there is one."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
     base = base if os.path.isabs(base) else os.path.expanduser("~/.config")
     ours = ("/etc/delegated", os.path.join(base, "delegated"))
@@ -106,7 +106,7 @@ def _configured_folder() -> str:
         return drop.DEFAULT
     from delegated import config
 
-    return config.load().folder
+    return config.folder()
 
 
 def check_id(key: str) -> str:
