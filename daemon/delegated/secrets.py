@@ -10,10 +10,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
-from urllib.parse import unquote, urlsplit
-
-from delegated.habits import HABITS, is_random
-from delegated.vendors import SHAPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +134,10 @@ class _Span:
 
 def _spans(text: str, exact: dict[str, str]) -> list[_Span]:
     """Find every secret in one text; the spans are in order and do not touch."""
+    from delegated.vendors import (
+        SHAPES,
+    )  # its hundred patterns take 10 ms that a command which hides nothing need not pay
+
     lower = text.lower()
     found = _exact(text, exact)
     found += [_Span(start, end, 1, "private-key") for start, end in _private_keys(text)]
@@ -154,6 +154,8 @@ _LOWER: Final = {ord(char): char.lower() for char in string.ascii_uppercase}  # 
 
 
 def _by_habit(text: str, lower: str) -> Iterator[_Span]:
+    from delegated.habits import HABITS
+
     places: dict[str, list[int]] = {}
     for habit in HABITS:
         for word in habit.words:
@@ -191,6 +193,8 @@ def _merged(spans: Iterable[_Span]) -> list[_Span]:
 
 def _telling(texts: Sequence[str], found: Sequence[Sequence[_Span]]) -> dict[str, str]:
     """Collect the values that are worth seeking everywhere: those that no ordinary text would hold by chance."""
+    from delegated.habits import is_random
+
     values: dict[str, str] = {}
     for text, spans in zip(texts, found, strict=True):
         for span in spans:
@@ -280,6 +284,8 @@ def env_values(text: str) -> Iterator[str]:
 
 
 def _password(url: str) -> str:
+    from urllib.parse import unquote, urlsplit
+
     try:
         return unquote(urlsplit(url).password or "")
     except ValueError:
