@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -47,7 +47,7 @@ class Server:
     """The local server in a process of its own."""
 
     def __init__(self, tmp: Path, *arguments: str, port: int = 0) -> None:
-        self._out = open(tmp / "server.out", "wb")
+        self._out = open(tmp / "server.out", "wb")  # noqa: SIM115 - closed by `close`
         self.state = tmp / "bills.jsonl"
         port_file = tmp / "server.port"
         port_file.unlink(missing_ok=True)
@@ -84,7 +84,7 @@ class Daemon:
 
     def __init__(self, workspace: Path, log: Path, env: dict[str, str], *arguments: str, prefix: tuple[str, ...] = ()):
         self.log = log
-        self._file = open(log, "ab")
+        self._file = open(log, "ab")  # noqa: SIM115 - closed by `stop` and `kill`
         self._from = self._file.tell()
         program = [sys.executable, "-c", "import sys; from delegated.cli import main_daemon; sys.exit(main_daemon())"]
         self.process = subprocess.Popen(
@@ -93,6 +93,7 @@ class Daemon:
             stderr=self._file,
             env=env,
             cwd=workspace,
+            start_new_session=True,  # killed with all that it started, and with what traces it
         )
 
     def events(self) -> list[dict[str, Any]]:
@@ -121,7 +122,8 @@ class Daemon:
         return self
 
     def kill(self) -> None:
-        self.process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(10)
         self._file.close()
 
@@ -180,10 +182,7 @@ class House:
 
     def close(self) -> None:
         for daemon in self._daemons:
-            if daemon.process.poll() is None:
-                daemon.process.kill()
-                daemon.process.wait(10)
-            daemon._file.close()
+            daemon.kill()
 
     def request(self, key: str, suffix: str = ".md") -> Path:
         return self.folder / f"{PREFIX}REQUEST_{key}{suffix}"

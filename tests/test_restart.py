@@ -1,27 +1,29 @@
-"""Every row of the restart table: a real daemon, killed by SIGKILL, started again, against a server that counts bills."""
+"""Every row of the restart table: a real daemon, killed by SIGKILL and started again, a server that counts bills."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from harness import House, Server, until
 
-# Each record is made by one link(2); the first is the journal's own name. Killed on entering the k-th, the record it
-# would have made is absent and everything before it is there.
+# Killed at the instant before a record gets its name, that record is absent and everything before it is there.
 ROWS = [
-    (2, "request only", set()),
-    (3, "claim", {"claim"}),
-    (4, "prompt", {"claim", "prompt"}),
-    (5, "sent, nothing after", {"claim", "prompt", "sent.1"}),
-    (6, "accepted", {"claim", "prompt", "sent.1", "accepted.1"}),
-    (7, "reply and RESULT", {"claim", "prompt", "sent.1", "accepted.1", "reply"}),
+    ("claim", "request only", set()),
+    ("calls/01-first/prompt", "claim", {"claim"}),
+    ("calls/01-first/sent.1", "prompt", {"claim", "prompt"}),
+    ("calls/01-first/accepted.1", "sent, nothing after", {"claim", "prompt", "sent.1"}),
+    ("calls/01-first/reply", "accepted", {"claim", "prompt", "sent.1", "accepted.1"}),
+    ("RESULT_one.md", "reply", {"claim", "prompt", "sent.1", "accepted.1", "reply"}),
+    ("RESULT_one.json", "reply and RESULT.md", {"claim", "prompt", "sent.1", "accepted.1", "reply"}),
+    ("done", "RESULT", {"claim", "prompt", "sent.1", "accepted.1", "reply"}),
 ]
+BILLED = ("accepted.1", "reply", ".md", ".json", "done")
 
 
 def records(house: House, key: str) -> set[str]:
@@ -29,50 +31,47 @@ def records(house: House, key: str) -> set[str]:
     return {path.name for path in jobs.glob(f"*/{key}/r1/**/*") if path.is_file()}
 
 
-def killed_at_link(house: House, strace: str, k: int, key: str) -> set[str]:
-    """Run the daemon until it dies on its k-th record; return the records that it left."""
-    inject = (strace, "-f", "-qq", "-o", os.devnull, "--seccomp-bpf", "-e", "trace=linkat")
-    daemon = house.start(prefix=(*inject, "-e", f"inject=linkat:signal=KILL:when={k}"))
-    until(lambda: daemon.has("worker.ready") or daemon.process.poll() is not None, what="ready or dead")
+def killed_before(house: House, victim: str, key: str) -> set[str]:
+    """Run the daemon until it dies giving a file its name; return the records that it left."""
+    house.env |= {"CRASH_BEFORE": victim, "PYTHONPATH": str(Path(__file__).with_name("crash"))}
+    daemon = house.up()
+    del house.env["CRASH_BEFORE"], house.env["PYTHONPATH"]
     house.drop(key)
-    daemon.process.wait(60)
-    daemon.kill()
+    assert daemon.process.wait(30) == -signal.SIGKILL
     return records(house, key)
 
 
-@pytest.mark.parametrize(("k", "row", "left"), ROWS, ids=[row[1].replace(" ", "-") for row in ROWS])
-def test_each_row_on_the_responses_wire(
-    house: House, server: Server, need: Callable[[str], str], k: int, row: str, left: set[str]
-) -> None:
+@pytest.mark.parametrize(("victim", "row", "left"), ROWS, ids=[row[1].replace(" ", "-") for row in ROWS])
+def test_each_row_on_the_responses_wire(house: House, server: Server, victim: str, row: str, left: set[str]) -> None:
     """Whatever a kill left, the next start answers the request, and it is billed once."""
     house.use(server, doubt_wait_s=1)
-    assert killed_at_link(house, need("strace"), k, "one") == left
-    assert house.has_result("one") == (k == 7)
+    assert killed_before(house, victim, "one") == left
+    assert house.has_result("one") == (victim == "done")
     billed_before = len(server.bills())
-    assert billed_before == (1 if k >= 5 else 0)
+    assert billed_before == (1 if victim.endswith(BILLED) else 0)
     house.up()
     result = house.result("one")
     assert result["status"] == "answered", result["error"]
     until(lambda: "done" in records(house, "one"), what="done")
     assert len(server.bills()) == 1
     assert os.listdir(house.folder / ".delegated" / "tmp") == []
-    assert not (house.folder / "OPENAI_DELEGATION_STATUS_one.json").exists()
+    until(lambda: not (house.folder / "OPENAI_DELEGATION_STATUS_one.json").exists(), what="STATUS gone")
     house.close()
     house.up("--once").process.wait(30)
     assert len(server.bills()) == 1, "done: a further start does nothing"
 
 
 @pytest.mark.parametrize("store", ["true", "false"])
-@pytest.mark.parametrize("k", [4, 5])
-def test_rows_on_the_chat_wire(house: House, server: Server, need: Callable[[str], str], k: int, store: str) -> None:
+@pytest.mark.parametrize("victim", ["sent.1", "reply"])
+def test_rows_on_the_chat_wire(house: House, server: Server, victim: str, store: str) -> None:
     """A chat call has no `accepted`: a lost one is found among the stored completions, or else is uncertain."""
     house.use(server, "chat", doubt_wait_s=1, deadline_s=1, endpoints__openai__store=store)
-    killed_at_link(house, need("strace"), k, "one")
-    assert len(server.bills()) == (1 if k == 5 else 0)
+    killed_before(house, f"calls/01-first/{victim}", "one")
+    assert len(server.bills()) == (1 if victim == "reply" else 0)
     house.up()
     result = house.result("one")
     assert len(server.bills()) == 1
-    if k == 5 and store == "false":
+    if victim == "reply" and store == "false":
         assert (result["status"], result["error"]["kind"]) == ("uncertain", "uncertain")
         assert "may bill twice" in result["error"]["hint"]
     else:
@@ -96,9 +95,7 @@ def test_killed_at_the_instant_of_the_bill(house: House, server: Server, wire: s
     assert len(server.bills()) == 1
 
 
-def test_a_send_that_was_lost_on_the_way_is_sent_again_once_proven_absent(
-    house: House, server: Server, need: Callable[[str], str]
-) -> None:
+def test_a_send_that_was_lost_on_the_way_is_sent_again_once_proven_absent(house: House, server: Server) -> None:
     """Killed after `sent` was recorded and before anything left: the look-up finds nothing, and it is asked then."""
     house.use(server, doubt_wait_s=0.5, deadline_s=60)
     daemon = house.up()
@@ -111,10 +108,10 @@ def test_a_send_that_was_lost_on_the_way_is_sent_again_once_proven_absent(
     assert daemon.process.poll() is None
 
 
-def test_a_result_without_its_page_gets_it_back(house: House, server: Server, need: Callable[[str], str]) -> None:
+def test_a_result_without_its_page_gets_it_back(house: House, server: Server) -> None:
     """RESULT.json stands and `done` does not: a start adds what is missing, without any network."""
     house.use(server)
-    killed_at_link(house, need("strace"), 7, "one")
+    killed_before(house, "done", "one")
     house.result_path("one", "md").unlink()
     server.close()
     house.up()

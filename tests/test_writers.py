@@ -50,13 +50,16 @@ WRITERS: dict[str, Callable[[House, Path], None]] = {
     "install": shell('install -m 600 "$1" "$2"'),
     "sed -i": shell('cp "$1" "$2"; sed -i s/nothing/nothing/ "$2"'),
     "temp and rename": python(
-        "t = path + '.tmp'\nf = open(t, 'w')\nf.write(text)\nf.flush()\nos.fsync(f.fileno())\nf.close()\nos.replace(t, path)"
+        "t = path + '.tmp'\nf = open(t, 'w')\nf.write(text)\nf.flush()\nos.fsync(f.fileno())\nf.close()\n"
+        "os.replace(t, path)"
     ),
     "truncate and write, as editors do": python(
         "f = open(path, 'w')\nf.write('# Issue\\n\\nold')\nf.close()\ntime.sleep(0.1)\n"
         "f = open(path, 'w')\ntime.sleep(0.5)\nf.write(text)\nos.fsync(f.fileno())\nf.close()"
     ),
-    "write, flush, write": python("f = open(path, 'w')\nf.write(text[:half])\nf.flush()\ntime.sleep(0.7)\nf.write(text[half:])\nf.close()"),
+    "write, flush, write": python(
+        "f = open(path, 'w')\nf.write(text[:half])\nf.flush()\ntime.sleep(0.7)\nf.write(text[half:])\nf.close()"
+    ),
     "renamed while still open": python(
         "t = path + '.part'\nf = open(t, 'w')\nf.write(text[:half])\nf.flush()\nos.rename(t, path)\ntime.sleep(0.7)\n"
         "f.write(text[half:])\nf.close()"

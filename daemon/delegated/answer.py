@@ -30,7 +30,6 @@ from delegated.traces import frames
 from delegated.workspace import Workspace
 
 _STOP_PATIENCE_S: Final = 30.0
-_RESTART_PATIENCE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,15 +340,12 @@ class Desk:
     ) -> Reply:
         claim = call.job.claim
         self._calls[call.job.place].append((model, call))
-        resumed = call.state is not CallState.NEW
+        # Counted from now, not from the claim: what was claimed before a night's power cut is still to be answered.
         deadline = min(request.options.deadline_s or self._limits.deadline_s, self._limits.deadline_s)
-        left = claim.at + deadline - self._wall()
-        if resumed:
-            left = max(left, _RESTART_PATIENCE_S)
         started = time.monotonic()
         reply: Reply | None = None
         try:
-            reply = await self._reply(call, prompt, model, left)
+            reply = await self._reply(call, prompt, model, deadline)
             if reply is None:
                 billed = "; the call had left and may be billed" if call.may_be_billed else ""
                 raise _Over("failed", failure("deadline", f"no answer within {deadline:g} s{billed}", claim.id))
@@ -362,6 +358,7 @@ class Desk:
             course.timings[f"ask {call.name[3:]}"] = round(time.monotonic() - started, 3)
             if call.sends or reply is not None:
                 course.egress.append(self._receipt(call, prompt, model, facts))
+                progress.egress = tuple(course.egress)
         course.simulated = course.simulated or reply.simulated
         course.raw = reply.text
         usage = reply.usage
@@ -381,8 +378,6 @@ class Desk:
 
     async def _reply(self, call: CallRecord, prompt: Prompt, model: Model, left: float) -> Reply | None:
         """Ask within `left` seconds; None when the deadline passed without an answer."""
-        if left <= 0 and call.state is CallState.NEW:
-            return None
         try:
             async with asyncio.timeout(None if call.in_doubt else left):
                 return await model.ask(prompt, call)

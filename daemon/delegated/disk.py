@@ -71,7 +71,7 @@ class Directory:
         return True
 
     def read(self, path: str, limit: int) -> bytes:
-        """Read a regular file of at most `limit` bytes. Raises `OSError`: EFBIG when larger, EINVAL when not regular."""
+        """Read a regular file of at most `limit` bytes. Raises `OSError`: EFBIG if larger, EINVAL if not regular."""
         fd = self.open(path)
         try:
             info = os.fstat(fd)

@@ -66,7 +66,7 @@ class DelegatedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing wrong with a request: where (1-based line, None when not tied to one), what stands there, what would be right."""
+    """One thing wrong with a request: its 1-based line (None if not tied to one), what stands there, what is right."""
 
     line: int | None
     found: str

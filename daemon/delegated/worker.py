@@ -26,7 +26,7 @@ from delegated.folder import Bytes, Held, Look
 from delegated.journal import JobRecord
 from delegated.plan import Plan, Rules, Sig, Waiting, plan, put_off, settle
 from delegated.request import parse
-from delegated.result import RequestRef, Result, failure
+from delegated.result import Egress, RequestRef, Result, failure
 from delegated.session import Session
 from delegated.watch import Bell, Polling, Rung
 
@@ -60,6 +60,7 @@ class Progress:
         self.model = ""
         self.attempt = 0
         self.cost_usd = 0.0
+        self.egress: tuple[Egress, ...] = ()  # the receipts of the calls that have left
         self.reason = ""  # why it is to stop: cancelled, deleted, superseded, stopping
         self._changed = changed
 
@@ -165,15 +166,18 @@ class Worker:
                 continue
             missing_told = False
             try:
-                await self._serve(session)
+                drained = await self._serve(session)
             finally:
                 await self._drain()
                 session.close()
                 self._reset()
+            if drained:
+                return
 
     # One attachment
 
-    async def _serve(self, session: Session) -> None:
+    async def _serve(self, session: Session) -> bool:
+        """Serve while the folder stays the same one; True when everything is done that was asked for."""
         self._log.info("folder.attached", watch=session.watch.why)
         if isinstance(session.watch, Polling):
             self._log.warning("watch.polling", why=session.watch.why)
@@ -206,12 +210,12 @@ class Worker:
                 self._log.info("worker.ready", waiting=len(self._waiting), unfinished=len(self._resume))
             self._act(session, now)
             if self._stopping or (self._once and self._drained()):
-                return
+                return True
             if now - last_tick >= _TICK_S:
                 last_tick = now
                 if not session.folder.still_there() or not session.watch.alive():
                     self._log.warning("folder.replaced")
-                    return
+                    return False
                 self._heartbeat(session, now)
             await self._bell.wait(self._sleep(next_full, last_tick))
 
@@ -279,7 +283,7 @@ class Worker:
         )
         for wait in decided.take:
             self._start(session, wait.entry.id, wait.entry.name, partial(self._take, session, wait))
-        for wait in self._waiting.values():
+        for wait in tuple(self._waiting.values()):
             running = self._jobs.get(wait.entry.id)
             if running is not None and wait.ready_at <= now and running.record is not None:
                 self._consider_edit(session, running, wait)
@@ -495,7 +499,7 @@ class Worker:
                     raise
                 if running.progress.reason not in ("cancelled", "deleted"):
                     raise
-                result = self._cancelled(record, running.progress.reason)
+                result = self._cancelled(record, running.progress)
             except Exception as error:  # noqa: BLE001 - the job boundary
                 self._log.exception("job.broke")
                 result = Result(
@@ -503,6 +507,7 @@ class Worker:
                     request=_ref(record),
                     timestamp=self._timestamp(),
                     error=failure("internal", f"{type(error).__name__}", claim.id),
+                    egress=running.progress.egress,
                 )
             await self._publish(session, record, result, sig)
 
@@ -516,8 +521,10 @@ class Worker:
             error=failure("invalid_request", record.claim.refused, record.claim.id),
         )
 
-    def _cancelled(self, record: JobRecord, reason: str) -> Result:
-        message = "its REQUEST file was deleted" if reason == "deleted" else "it was cancelled by its CANCEL file"
+    def _cancelled(self, record: JobRecord, progress: Progress) -> Result:
+        message = (
+            "its REQUEST file was deleted" if progress.reason == "deleted" else "it was cancelled by its CANCEL file"
+        )
         billed = record.may_be_billed()
         warning = ("a call had left already and may be billed by the provider",) if billed else ()
         return Result(
@@ -526,6 +533,8 @@ class Worker:
             timestamp=self._timestamp(),
             error=failure("cancelled", message, record.claim.id),
             warnings=warning,
+            model=progress.model,
+            egress=progress.egress,
         )
 
     # Publishing
