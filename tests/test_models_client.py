@@ -13,7 +13,9 @@ import pytest
 
 from asking import CHAT, KEY, answering, client_of
 from delegated.errors import InDoubt, Refused, Unavailable
-from delegated.models.client import Client, Rejected, duration, is_openai, retry_after, usage
+from delegated.models.body import usage
+from delegated.models.client import Client, is_openai
+from delegated.models.meaning import Rejected, duration, retry_after
 from delegated.reply import Usage
 from delegated.testing import Server
 
@@ -353,7 +355,7 @@ def test_a_usage_is_read_whole_or_not_at_all(counts: Any, read: Usage | None) ->
 
 def test_openai_is_imported_only_when_it_is_needed() -> None:
     """Importing every room of the models leaves the SDK alone: it costs most of a second."""
-    rooms = ("client", "openai", "chat", "recorded", "retrying", "gate", "scripted")
+    rooms = ("body", "meaning", "progress", "client", "openai", "chat", "recorded", "retrying", "gate", "scripted")
     lines = "; ".join(f"import delegated.models.{room}" for room in rooms)
     check = "import sys; assert not {'openai', 'httpx2', 'pydantic'} & sys.modules.keys(), 'imported'"
     subprocess.run([sys.executable, "-c", f"{lines}; {check}"], check=True, timeout=60)

@@ -8,7 +8,9 @@ from typing import Any, Final, Literal
 
 from delegated.errors import InDoubt, Uncertain
 from delegated.models import Posted, Trace
-from delegated.models.client import Answer, Client, Rejected, is_openai, member, members, usage, words
+from delegated.models.body import Answer, member, members, usage, words
+from delegated.models.client import Client, is_openai
+from delegated.models.meaning import Rejected
 from delegated.pricing import ModelFacts
 from delegated.prompt import Prompt
 from delegated.reply import Outcome, Reply
