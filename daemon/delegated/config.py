@@ -166,7 +166,9 @@ def wire(endpoint: Endpoint) -> Literal["responses", "chat"]:
     """Return the interface to use: compatible servers accept Responses calls and then ignore half of what they say."""
     if endpoint.wire != "auto":
         return endpoint.wire
-    return "responses" if urlsplit(endpoint.base_url).hostname == "api.openai.com" else "chat"
+    from delegated.models.client import is_openai
+
+    return "responses" if is_openai(endpoint.base_url) else "chat"
 
 
 def api_key(endpoint: Endpoint, env: Mapping[str, str], credentials_dir: str | None = None) -> str | None:

@@ -141,7 +141,7 @@ def _of_module(module: str, name: str, partial: bool, scene: Scene, spot: Spot) 
             fixes=(Fix(f"If {target.path} hides a library's module of that name, rename it."),)
             if target and shadow
             else (),
-            checks=(f'python -c "import {module}; print({module}.__file__)"',),
+            checks=(f'`python -c "import {module}; print({module}.__file__)"`',),
             shown=partial and shadow,
         )
     names = bindings(target.tree)
@@ -220,7 +220,7 @@ def _of_class(owner: str, name: str, scene: Scene, spot: Spot) -> Finding:
         "only attribute that is spelt alike.",
         evidence=(source.place(node.lineno), members.names[best]),
         fixes=(_renamed(uses[0], best, spot),),
-        checks=(f"grep -rn '\\.{name}\\b' --include='*.py' .  # other uses of the name that `{owner}` does not have",),
+        checks=(f"`grep -rn '\\.{name}\\b' --include='*.py' .` finds other uses of the name that {owner} does not have",),
         shown=True,
     )
 

@@ -51,7 +51,7 @@ def import_error(scene: Scene, crash: Crash, spot: Spot) -> Finding | None:
             f"`{module}` has no `{name}` that {spot.where} could import.",
             f"{inside}, so what it does define cannot be seen. It may be another version than the code "
             "was written for.",
-            checks=(f'python -c "import {module}; print({module}.__file__, dir({module}))"',),
+            checks=(f'`python -c "import {module}; print({module}.__file__, dir({module}))"`',),
         )
     names = bindings(target.tree)
     best = None if stars(target) or name in names else sole(name, [n for n in names if not n.startswith("__")])
@@ -128,7 +128,7 @@ def _circular(name: str, module: str, target: Source | None, spot: Spot) -> Find
         ),
         checks=(
             f'python -X importtime -c "import {module}" 2>&1 | head -50',
-            f'python -c "import {module}; print({module}.__file__)"',
+            f'`python -c "import {module}; print({module}.__file__)"`',
         ),
         shown=bool(back),
     )
@@ -151,7 +151,7 @@ def module_not_found(scene: Scene, crash: Crash, spot: Spot) -> Finding | None:
             fixes=(Fix(f"Rename the file that is called `{shadowed}.py`, and delete its `__pycache__`."),)
             if same
             else (),
-            checks=(f'python -c "import {shadowed}; print({shadowed}.__file__)"',),
+            checks=(f'`python -c "import {shadowed}; print({shadowed}.__file__)"`',),
             shown=bool(same),
         )
     package, _, last = name.rpartition(".")
@@ -185,7 +185,7 @@ def module_not_found(scene: Scene, crash: Crash, spot: Spot) -> Finding | None:
                     "it, or install the project (`pip install -e .`)."
                 ),
             ),
-            checks=('python -c "import sys; print(sys.path)"',),
+            checks=('`python -c "import sys; print(sys.path)"`',),
         )
     alike = near(root, [*theirs, *sys.stdlib_module_names])[:3]
     what = _DISTRIBUTIONS.get(root, root)
@@ -205,7 +205,7 @@ def module_not_found(scene: Scene, crash: Crash, spot: Spot) -> Finding | None:
         examples=(
             Example(
                 "See which environment runs, and what it has",
-                f'python -c "import sys; print(sys.executable)"\npython -m pip show {what}',
+                f'`python -c "import sys; print(sys.executable)"` and `python -m pip show {what}`',
                 "shell",
             ),
         ),
