@@ -220,7 +220,9 @@ def _of_class(owner: str, name: str, scene: Scene, spot: Spot) -> Finding:
         "only attribute that is spelt alike.",
         evidence=(source.place(node.lineno), members.names[best]),
         fixes=(_renamed(uses[0], best, spot),),
-        checks=(f"`grep -rn '\\.{name}\\b' --include='*.py' .` finds other uses of the name that {owner} does not have",),
+        checks=(
+            f"`grep -rn '\\.{name}\\b' --include='*.py' .` finds other uses of the name; {owner} does not have it",
+        ),
         shown=True,
     )
 

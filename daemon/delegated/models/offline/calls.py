@@ -102,7 +102,7 @@ def _unexpected(name: str, called: str, scene: Scene, spot: Spot) -> Finding:
                 f"It is what {callee.source.path} calls the parameter.",
             ),
         ),
-        checks=(f"`grep -rn '{name}=' --include='*.py' .` finds other calls with the name that {called} does not take",),
+        checks=(f"`grep -rn '{name}=' --include='*.py' .` finds other calls with the name; {called} does not take it",),
         shown=True,
     )
 

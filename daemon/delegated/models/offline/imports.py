@@ -127,7 +127,7 @@ def _circular(name: str, module: str, target: Source | None, spot: Spot) -> Find
             ),
         ),
         checks=(
-            f'python -X importtime -c "import {module}" 2>&1 | head -50',
+            f'`python -X importtime -c "import {module}" 2>&1 | head -50`',
             f'`python -c "import {module}; print({module}.__file__)"`',
         ),
         shown=bool(back),
@@ -205,7 +205,7 @@ def module_not_found(scene: Scene, crash: Crash, spot: Spot) -> Finding | None:
         examples=(
             Example(
                 "See which environment runs, and what it has",
-                f'`python -c "import sys; print(sys.executable)"` and `python -m pip show {what}`',
+                f'python -c "import sys; print(sys.executable)"\npython -m pip show {what}',
                 "shell",
             ),
         ),
