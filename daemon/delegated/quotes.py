@@ -78,23 +78,28 @@ class _Piece:
         return [frozenset(re.findall(r"\w+", line)) for line in self.lines]
 
     @cached_property
-    def squashed(self) -> tuple[str, list[int], list[int]]:
-        """The text with every run of white space as one space, and where each word starts there and here."""
+    def squashed(self) -> str:
+        """The text with every run of white space as one space."""
+        return " ".join(self.text.split())
+
+    @cached_property
+    def word_starts(self) -> tuple[list[int], list[int]]:
+        """Where each word starts in `squashed` and in the text."""
         words = list(re.finditer(r"\S+", self.text))
         there, at = [], 0
         for word in words:
             there.append(at)
-            at += len(word[0]) + 1
-        return " ".join(word[0] for word in words), there, [word.start() for word in words]
+            at += word.end() - word.start() + 1
+        return there, [word.start() for word in words]
 
     def exact(self, quote: str) -> Iterator[tuple[int, int]]:
         for at in _every(self.text, quote):
             yield at, at + len(quote)
 
     def loose(self, quote: str) -> Iterator[tuple[int, int]]:
-        squashed, there, here = self.squashed
         wanted = " ".join(quote.split())
-        for at in _every(squashed, wanted):
+        for at in _every(self.squashed, wanted):
+            there, here = self.word_starts  # made only where something is found: most quotes stand as they are
             first, last = (bisect_right(there, offset) - 1 for offset in (at, at + len(wanted) - 1))
             yield here[first] + at - there[first], here[last] + at + len(wanted) - there[last]
 
