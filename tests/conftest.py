@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def need() -> Callable[[str], str]:
     import shutil
 
     def find(tool: str) -> str:
-        path = shutil.which(tool)
+        path = shutil.which(tool) or shutil.which(tool, path=os.path.dirname(sys.executable))
         if path is None:
             message = f"{tool} is not installed"
             if os.environ.get("CI"):

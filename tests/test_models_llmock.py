@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
-import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +52,8 @@ class LLMock:
 
 
 @pytest.fixture
-def llmock() -> Iterator[LLMock]:
-    command = shutil.which("llmock") or shutil.which("llmock", path=os.path.dirname(sys.executable))
-    if command is None:
-        pytest.skip("llmock is not installed")
+def llmock(need: Callable[[str], str]) -> Iterator[LLMock]:
+    command = need("llmock")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

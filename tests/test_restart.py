@@ -97,12 +97,12 @@ def test_killed_at_the_instant_of_the_bill(house: House, server: Server, wire: s
 
 def test_a_send_that_was_lost_on_the_way_is_sent_again_once_proven_absent(house: House, server: Server) -> None:
     """Killed after `sent` was recorded and before anything left: the look-up finds nothing, and it is asked then."""
-    house.use(server, doubt_wait_s=0.5, deadline_s=60)
+    house.use(server, doubt_wait_s=0.5, deadline_s=2)
     daemon = house.up()
     server.script({"match": {"method": "POST", "path": "/v1/responses"}, "do": {"reset": "before_body"}, "times": 1})
     house.drop("one")
     until(lambda: "sent.1" in records(house, "one"), what="sent")
-    result = house.result("one", patience=90)
+    result = house.result("one")
     assert result["status"] == "answered", result["error"]
     assert len(server.bills()) == 1
     assert daemon.process.poll() is None

@@ -13,7 +13,7 @@ from .terminal import Progress
 _FIRST_S: Final = 0.01
 _CAP_S: Final = 0.2
 _LOOK_S: Final = 0.25
-_PROBE_S: Final = 3.0
+_PROBE_S: Final = 1.0
 
 Signature = tuple[int, int] | None
 
