@@ -85,9 +85,14 @@ class Recorded:
             handle = log.handle or await self._wire.prepare(log.call_id)
         except InDoubt as error:  # nothing that is paid for has left: a handle too many costs nothing
             raise Unavailable("provider_failed", error.message) from error
-        await log.record_sent(
-            model=self.name, endpoint=self.endpoint, handle=handle, price_bound_usd=self._price_bound(prompt)
-        )
+        try:
+            await log.record_sent(
+                model=self.name, endpoint=self.endpoint, handle=handle, price_bound_usd=self._price_bound(prompt)
+            )
+        except asyncio.CancelledError:
+            if log.in_doubt:  # recorded, and surely not posted: leave no doubt behind
+                await log.record_unsent("cancelled", "stopped before it was sent")
+            raise
         try:
             return await self._wire.post(prompt, log.call_id, handle)
         except (Unavailable, Refused) as error:
