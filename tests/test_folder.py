@@ -51,6 +51,43 @@ def test_the_whole_basename_decides(name: str, found: tuple[str, str] | None) ->
 
 
 @pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("OPENAI_DELEGATION_REQUEST_a b.md", True),
+        ("OPENAI_DELEGATION_REQUEST_a\nb.md", True),
+        ("OPENAI_DELEGATION_REQUEST_\udce9.yaml", True),
+        ("OPENAI_DELEGATION_REQUEST_" + "x" * 101 + ".json", True),
+        ("OPENAI_DELEGATION_REQUEST_.md", True),
+        ("OPENAI_DELEGATION_REQUEST_a.MD", True),
+        ("OPENAI_DELEGATION_REQUEST_a.txt", True),
+        ("OPENAI_DELEGATION_REQUEST_a.md", False),
+        ("OPENAI_DELEGATION_REQUEST_a.md~", False),
+        ("OPENAI_DELEGATION_REQUEST_a.md.tmp", False),
+        (".OPENAI_DELEGATION_REQUEST_a.md", False),
+        ("OPENAI_DELEGATION_RESULT_a b.md", False),
+        ("notes.md", False),
+    ],
+)
+def test_a_misnamed_request_is_known_as_one(name: str, meant: bool) -> None:
+    """What has a request's prefix and suffix and no id between them was meant as one; a look and the bell tell it."""
+    assert names.misnamed(name) is meant
+    if meant:
+        assert names.concerns_us(name) == name
+
+
+def test_a_look_tells_what_is_misnamed(tmp_path: Path) -> None:
+    """Neither a request nor nothing: a look sets it apart, whole or of some names."""
+    for name in ("OPENAI_DELEGATION_REQUEST_a b.md", "OPENAI_DELEGATION_REQUEST_c.md", "4913"):
+        (tmp_path / name).write_text("it fails")
+    folder = Folder(str(tmp_path))
+    look = folder.look()
+    assert look.misnamed == {"OPENAI_DELEGATION_REQUEST_a b.md"}
+    assert [entry.id for entry in look.entries] == ["c"]
+    assert folder.look(["OPENAI_DELEGATION_REQUEST_a b.md"]).misnamed == look.misnamed
+    folder.close()
+
+
+@pytest.mark.parametrize(
     ("key", "origin"),
     [
         ("a.sync-conflict-20260101-101010-ABCDEFG", "a"),

@@ -51,7 +51,7 @@ class Models:
     def find(self, name: str) -> tuple[Model, ModelFacts]:
         """Return a model and what is known of it.
 
-        Raises `Refused`: unknown_model, retired_model, missing_key.
+        Raises `Refused`: unknown_model, retired_model, missing_key, bad_key.
         """
         if name not in self._made:
             self._made[name] = self._make(name)
@@ -100,7 +100,11 @@ class Models:
                 "unknown_model", f"{name} needs an endpoint: give it one under `models:` in the configuration"
             )
         endpoint = self._config.endpoints[endpoint_name]
-        key = self._key(endpoint)
+        try:
+            key = self._key(endpoint)
+        except OperatorError as error:  # one endpoint's key is no reason to stop asking the others
+            advice = f"; {error.hint}" if error.hint else ""
+            raise Refused("bad_key", f"{error}{advice}") from error
         if not key and (endpoint.key_env or endpoint.key_credential or endpoint.key_file):
             raise Refused("missing_key", f"{endpoint.key_env or 'an API key'} environment variable required")
         return self._paid(name, facts, endpoint_name, endpoint, key or "none"), facts

@@ -26,10 +26,17 @@ _KINDS: Final = (
         "missing_key",
         True,
         "shell: export OPENAI_API_KEY=sk-...; service: put the line OPENAI_API_KEY=sk-... into an environment file "
-        "of mode 0600, or give a systemd credential named openai_api_key; then run the next command",
+        "of mode 0600, or give a systemd credential named openai_api_key; then start delegated again and run the next "
+        "command",
         "delegate retry {id}",
     ),
-    Kind("bad_key", True, "the provider does not accept this key: set a valid OPENAI_API_KEY", "delegate retry {id}"),
+    Kind(
+        "bad_key",
+        True,
+        "this key cannot be used: correct it where it is set (OPENAI_API_KEY if nothing else is named above), then "
+        "start delegated again and run the next command",
+        "delegate retry {id}",
+    ),
     Kind("unknown_model", False, "choose a model from the table (`delegate doctor` lists it) or add it to `models:`"),
     Kind("retired_model", False, "this model has left the provider's API: name its successor in `model:`"),
     Kind("bad_request", False, "the provider refused the form of the call; its message is given above"),

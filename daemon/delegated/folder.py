@@ -28,6 +28,7 @@ PREFIX: Final = "OPENAI_DELEGATION_"
 SUFFIXES: Final = (".md", ".yaml", ".yml", ".json")
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _REQUEST: Final = re.compile(PREFIX + r"REQUEST_([A-Za-z0-9][A-Za-z0-9._-]{0,99})(\.md|\.yaml|\.yml|\.json)")
+_MEANT: Final = re.compile(PREFIX + r"REQUEST_.*\.(?:md|markdown|txt|ya?ml|json)", re.DOTALL | re.IGNORECASE)
 _ORDER: Final = re.compile(PREFIX + r"(CANCEL|RETRY)_([A-Za-z0-9][A-Za-z0-9._-]{0,99})")
 _CONFLICT: Final = re.compile(r"(.+?)(?:\.sync-conflict-[0-9A-Za-z-]+|[._-]?[Cc]onflict(?:ed)?[0-9A-Za-z._-]*)")
 _END: Final = re.compile(rb"(?:^|\n)[ \t]*<!--[ \t]*END[ \t]*-->[ \t]*(?:\r?\n)*\Z|(?:^|\n)\.\.\.[ \t]*(?:\r?\n)*\Z")
@@ -47,9 +48,22 @@ def order(name: str) -> tuple[str, str] | None:
 
 
 def concerns_us(name: str) -> str | None:
-    """Return the request or order that a changed file is about (a `.done` mark: its request), or None."""
+    """Return the request or order that a changed file is about (a `.done` mark: its request), or None.
+
+    A misnamed request concerns us too: somebody waits for it in vain and is to be told.
+    """
     name = name.removesuffix(".done")
-    return name if _REQUEST.fullmatch(name) or _ORDER.fullmatch(name) else None
+    return name if _REQUEST.fullmatch(name) or _ORDER.fullmatch(name) or misnamed(name) else None
+
+
+def misnamed(name: str) -> bool:
+    """Say whether a basename was surely meant as a request's, but no RESULT could be named after it."""
+    return _MEANT.fullmatch(name) is not None and _REQUEST.fullmatch(name) is None
+
+
+NAMING: Final = (
+    f"name it {PREFIX}REQUEST_<id>.md (.yaml, .json): <id> is 1 to 100 of A-Za-z0-9._-, a letter or digit first"
+)
 
 
 def conflict_origin(key: str) -> str | None:
@@ -71,7 +85,7 @@ def status_name(key: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Look:
     """What one scan saw: requests, orders (`kind, id`), ids with a RESULT.json, ids with a STATUS. `full` when the
-    whole folder was read, so that what is missing is gone.
+    whole folder was read, so that what is missing is gone. `misnamed` were meant as requests and can be none.
     """
 
     entries: tuple[Entry, ...]
@@ -79,6 +93,7 @@ class Look:
     results: frozenset[str]
     statuses: frozenset[str]
     full: bool
+    misnamed: frozenset[str] = frozenset()
 
 
 class Held(Enum):
@@ -128,6 +143,7 @@ class Folder:
         orders: list[tuple[str, str]] = []
         results: set[str] = set()
         statuses: set[str] = set()
+        wrong: set[str] = set()
         full = names is None
         if names is None:
             with self.dir.scan() as scan:
@@ -151,10 +167,15 @@ class Folder:
                 if full or self.dir.exists(name):
                     orders.append(asked)
                 continue
+            if misnamed(name):
+                wrong.add(name)
+                continue
             entry = self.entry(name, marked=(f"{name}.done" in present) if full else None)
             if entry is not None:
                 entries.append(entry)
-        return Look(tuple(entries), tuple(orders), frozenset(results), frozenset(statuses), full)
+        return Look(
+            tuple(entries), tuple(orders), frozenset(results), frozenset(statuses), full, misnamed=frozenset(wrong)
+        )
 
     def entry(self, name: str, *, marked: bool | None = None) -> Entry | None:
         """Stat one request by name; None when it is gone or no request."""

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from delegated import folder as names
 from delegated.disk import Directory
-from delegated.errors import KINDS, OperatorError, Refused, Unavailable
+from delegated.errors import KINDS, Refused, Unavailable
 
 from . import exits, terminal
 from . import place as places
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _LITTLE: Final = 200 << 20
 _FULL: Final = 1 << 20
+_SHOWN: Final = 5
 _QUICK_S: Final = 10.0
 _PROXIES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY")
 
@@ -121,6 +123,7 @@ def _folder(place: Place) -> Iterator[Check]:
             else Check("folder", "ok", f"{path} can be written")
         )
     yield from _journal(place)
+    yield from _names(place)
     free = shutil.disk_usage(path if os.path.exists(path) else place.workspace).free
     words = f"{free / (1 << 30):.1f} GiB free"
     if free < _FULL:
@@ -146,6 +149,18 @@ def _journal(place: Place) -> Iterator[Check]:
         yield Check("journal", "FAIL", f"{path} cannot be written", "make it writable for this user")
     else:
         yield Check("journal", "ok", f"{path} can be written, on the folder's own file system")
+
+
+def _names(place: Place) -> Iterator[Check]:
+    """Name the files that were meant as requests and that nobody will ever ask about."""
+    try:
+        found = sorted(name for name in os.listdir(place.folder) if names.misnamed(name))
+    except OSError:
+        return  # told by the folder's own check
+    for name in found[:_SHOWN]:
+        yield Check("names", "warn", f"{name!a} is no request's name; it is not asked", names.NAMING)
+    if len(found) > _SHOWN:
+        yield Check("names", "warn", f"{len(found) - _SHOWN} more are named so", names.NAMING)
 
 
 def _configuration(place: Place, config_file: str | None, model: str | None) -> Iterator[tuple[Check, Config | None]]:
@@ -200,13 +215,12 @@ def _models(settings: Config, served: str | None, connect: bool) -> Iterator[Che
     models = Models(settings, os.environ, counter)
     try:
         model, facts = models.find(name)
-    except (Refused, OperatorError) as error:
-        kind = error.kind if isinstance(error, Refused) else ""
-        hint = KINDS[kind].hint if kind else getattr(error, "hint", "")
+    except Refused as error:
+        kind, hint = error.kind, KINDS[error.kind].hint
         if kind == "missing_key" and served is not None:
             yield Check("key", "warn", f"{error}: not in this shell", f"the daemon ({served}) may have its own")
         else:
-            yield Check("key" if kind in ("missing_key", "") else "model", "FAIL", str(error), hint)
+            yield Check("key" if kind in ("missing_key", "bad_key") else "model", "FAIL", str(error), hint)
         return
     today = time.strftime("%Y-%m-%d", time.gmtime())
     late = pricing.warning(facts, today)
