@@ -108,6 +108,8 @@ def _yaml_events(text: str, lines: _Lines) -> Node:
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         what = getattr(error, "problem", None) or "it cannot be read"
+        if mark is not None and text[mark.index : mark.index + 1] == "\t":
+            what = "a tab where YAML takes only spaces"
         problem = Problem(lines.at(mark.index) if mark else None, f"this is not YAML: {what}", _YAML_HINT)
         raise RequestError((problem, *problems[:MAX_PROBLEMS]), unfinished=True) from error
     if problems:
