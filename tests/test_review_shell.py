@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pytest
 from asking import PROMPT, call_in, responses
 from delegated.journal import CallRecord
 from delegated.testing.server import Server as LocalServer
+from harness import House, Server, request_text, until
+
+POST = {"method": "POST", "path": "/v1/responses"}
 
 # Calls
 
@@ -43,3 +47,52 @@ async def test_a_job_stopped_between_its_sent_record_and_the_post_leaves_no_doub
             assert (await model.ask(PROMPT, call)).outcome == "completed"
             assert len(server.bills) == 1
         await model.close()
+
+
+def jobs(house: House) -> Path:
+    return house.folder / ".delegated" / "jobs"
+
+
+# The index
+
+
+def test_an_index_that_somebody_holds_delays_an_edit_and_loses_none(house: House, server: Server) -> None:
+    """Another program holds a lock on the index: the edit is asked once it is let go."""
+    house.use(server)
+    daemon = house.up()
+    path = house.drop("one")
+    house.result("one")
+    until(lambda: list(jobs(house).glob("*/one/r1/done")), what="done")
+    holder = sqlite3.connect(house.folder / ".delegated" / "index.sqlite", isolation_level=None)
+    holder.execute("begin immediate")
+    path.write_text(request_text("another question"))
+    until(lambda: daemon.has("job.interrupted") or daemon.has("job.broke"), what="the daemon says so")
+    holder.execute("rollback")
+    holder.close()
+    assert house.revision("one", 2)["status"] == "answered"
+    assert len(server.bills()) == 2
+
+
+def test_an_index_with_a_damaged_page_is_made_anew(house: House, server: Server) -> None:
+    """Sound at its head and garbage behind: the daemon starts, and nothing is asked again."""
+    house.use(server)
+    daemon = house.up()
+    for n in range(60):
+        house.drop(f"rather-a-long-name-for-a-request-{n:04d}", "")
+    house.drop("one")
+    house.result("one")
+    daemon.stop()
+    index = house.folder / ".delegated" / "index.sqlite"
+    with sqlite3.connect(index) as db:
+        db.executemany(
+            "insert or replace into settled values (?, ?, 1, 1, 1, 1)",
+            [(f"n{n:090d}", f"k{n:090d}") for n in range(500)],
+        )
+    db.close()
+    data = bytearray(index.read_bytes())
+    data[4096:] = b"\x5a" * (len(data) - 4096)
+    index.write_bytes(data)
+    house.up()
+    house.drop("two")
+    assert house.result("two")["status"] == "answered"
+    assert len(server.bills()) == 2

@@ -36,7 +36,11 @@ class Session:
             self.journal = Journal(self.folder.dir, now=wall, executor=pool)
             try:
                 self.index = Index(os.path.join(self.journal.dir.path, "index.sqlite"))
-                self.watch: Watch = open_watch(path, bell, mode=watch)
+                try:
+                    self.watch: Watch = open_watch(path, bell, mode=watch)
+                except BaseException:
+                    self.index.close()
+                    raise
             except BaseException:
                 self.journal.close()
                 raise
