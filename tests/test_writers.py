@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ HALF = len(TEXT) // 2
 
 def shell(script: str, *arguments: str) -> Callable[[House, Path], None]:
     def write(house: House, path: Path) -> None:
-        source = house.outside / "source.md"
+        source = house.outside / f"source of {path.name}"
         source.write_text(TEXT)
         subprocess.run(["sh", "-ec", script, "sh", str(source), str(path)], check=True)
 
@@ -75,21 +76,34 @@ WRITERS: dict[str, Callable[[House, Path], None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("writer", WRITERS)
-def test_one_bill_of_the_whole(house: House, server: Server, writer: str) -> None:
-    """One RESULT, one bill, and the bytes that were asked about are the bytes that the writer left."""
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, Server]]:
+    """A house that one daemon serves for all writers, and the server that bills."""
+    tmp = tmp_path_factory.mktemp("served")
+    house, server = House(tmp), Server(tmp)
     house.use(server)
     house.up()
-    path = house.request("w")
+    yield house, server
+    house.close()
+    server.close()
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_one_bill_of_the_whole(served: tuple[House, Server], writer: str) -> None:
+    """One RESULT, one bill, and the bytes that were asked about are the bytes that the writer left."""
+    house, server = served
+    before = len(server.bills())
+    key = re.sub(r"[^a-z]+", "-", f"w {writer}".lower()).strip("-")
+    path = house.request(key)
     WRITERS[writer](house, path)
-    result = house.result("w")
+    result = house.result(key)
     assert result["status"] == "answered", result["error"]
     assert path.read_text() == TEXT
     assert result["request"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert result["request"]["revision"] == 1
-    house.drop("later")
-    house.result("later")
-    assert len(server.bills()) == 2
+    house.drop(f"after-{key}")
+    house.result(f"after-{key}")
+    assert len(server.bills()) == before + 2
 
 
 @pytest.mark.parametrize("editor", ["vim", "vim, file there before"])
