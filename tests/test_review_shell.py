@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from asking import PROMPT, call_in, responses
 from delegated.journal import CallRecord
 from delegated.testing.server import Server as LocalServer
-from harness import House, Server, request_text, until
+from harness import PREFIX, House, Server, request_text, until
 
 POST = {"method": "POST", "path": "/v1/responses"}
 
@@ -49,8 +52,63 @@ async def test_a_job_stopped_between_its_sent_record_and_the_post_leaves_no_doub
         await model.close()
 
 
+@contextmanager
+def full_disk(house: House, name: str) -> Iterator[Path]:
+    """Let the daemons that start in here have no room for files whose name ends so, until the flag is removed."""
+    flag = house.tmp / "full"
+    flag.touch()
+    house.env |= {"FULL_FOR": name, "FULL_WHILE": str(flag), "PYTHONPATH": str(Path(__file__).with_name("crash"))}
+    yield flag
+    del house.env["FULL_FOR"], house.env["FULL_WHILE"], house.env["PYTHONPATH"]
+
+
 def jobs(house: House) -> Path:
     return house.folder / ".delegated" / "jobs"
+
+
+# A disk that fails
+
+
+@pytest.mark.parametrize("name", ["claim", "prompt", "sent.1", "accepted.1", "reply", "RESULT_one.md", "done"])
+def test_a_full_disk_delays_a_request_and_nothing_else(house: House, server: Server, name: str) -> None:
+    """Whatever cannot be written, the request waits for space: it is answered then, and billed once."""
+    house.use(server, doubt_wait_s=1, deadline_s=60)
+    with full_disk(house, name) as flag:
+        daemon = house.up()
+        house.drop("one")
+        late = name in ("accepted.1", "reply", "RESULT_one.md", "done")
+        until(lambda: "No space left" in house.tmp.joinpath("daemon.log").read_text(), what="the daemon says so")
+        assert len(server.bills()) == (1 if late else 0)
+        flag.unlink()
+        result = house.result("one")
+    assert result["status"] == "answered", result["error"]
+    until(lambda: list(jobs(house).glob("*/one/r1/done")), what="done")
+    assert len(server.bills()) == 1
+    assert daemon.process.poll() is None
+    assert os.listdir(house.folder / ".delegated" / "tmp") == []
+
+
+def test_a_paid_reply_outlives_a_full_disk_where_it_cannot_be_fetched_again(house: House, server: Server) -> None:
+    """A chat server keeps nothing: the reply that is here is held until it can be recorded."""
+    house.use(server, "chat", endpoints__openai__store="false")
+    with full_disk(house, "reply") as flag:
+        house.up()
+        house.drop("one")
+        until(lambda: "No space left" in house.tmp.joinpath("daemon.log").read_text(), what="the daemon says so")
+        flag.unlink()
+        assert house.result("one")["status"] == "answered"
+    assert len(server.bills()) == 1
+
+
+def test_a_status_that_cannot_be_posted_leaves_nothing_behind(house: House, server: Server) -> None:
+    """A directory by the STATUS file's name: the job goes on, and no temporary file is left at every heartbeat."""
+    house.use(server, heartbeat_s=0.1)
+    server.script({"match": POST, "do": {"run": 2}})
+    house.up()
+    (house.folder / f"{PREFIX}STATUS_one.json").mkdir()
+    house.drop("one")
+    assert house.result("one")["status"] == "answered"
+    assert os.listdir(house.folder / ".delegated" / "tmp") == []
 
 
 # The index

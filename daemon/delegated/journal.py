@@ -42,6 +42,8 @@ except ImportError:  # Windows: the exclusive creation of each record remains as
 NAME: Final = ".delegated"
 _LIMIT: Final = 256 << 20
 _REVISION: Final = re.compile(r"r([1-9][0-9]{0,5})")
+_DISK_PAUSE_S: Final = 0.5
+_DISK_PAUSE_CAP_S: Final = 15.0
 EX_TEMPFAIL: Final = 75
 EX_IOERR: Final = 74
 
@@ -79,6 +81,7 @@ class Claim:
     at: float
     refused: str = ""
     order: str = ""  # the RETRY file that this revision obeys
+    duplicate_of: str = ""  # the request of which this is a sync tool's copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ class Journal:
         self.now = now
         self._executor = executor
         self._temps = itertools.count(1)  # shared by threads
+        self._shards: set[str] = set()  # those that surely survive a power cut
         self._lock_fd = -1
         path = os.path.join(folder.path, NAME)
         try:
@@ -118,17 +122,25 @@ class Journal:
                     EX_IOERR,
                     "RESULTs are published by rename, which needs one file system: unmount it",
                 )
-            self._prepare(path)
+            self._prepare(folder, path)
+        except OSError as error:  # of the lock: a full disk has no room for it either
+            self.close()
+            raise OperatorError(
+                f"cannot write in {path}: {error.strerror}", EX_IOERR, "free space, or make it writable for this user"
+            ) from error
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Give the lock back and release the descriptors."""
+        self._unlock()
+        self.dir.close()
+
+    def _unlock(self) -> None:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
-        self.dir.close()
 
     def _take_lock(self, path: str) -> None:
         deadline = time.monotonic() + 0.2
@@ -141,7 +153,7 @@ class Journal:
                     if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                         raise OperatorError(f"cannot lock {path}: {error.strerror}", EX_IOERR) from error
                     if time.monotonic() < deadline:  # a client that only asks who holds it lets go at once
-                        os.close(fd)
+                        self._unlock()
                         time.sleep(0.02)
                         continue
                     holder = os.read(fd, 200).decode("utf-8", "replace").strip() or "another process"
@@ -154,11 +166,11 @@ class Journal:
                 info = self.dir.stat("lock")
                 if (info.st_dev, info.st_ino) == (os.fstat(fd).st_dev, os.fstat(fd).st_ino):
                     break
-            os.close(fd)  # the lock file was replaced between open and lock: lock the one that has the name now
+            self._unlock()  # the lock file was replaced between open and lock: lock the one that has the name now
         os.ftruncate(fd, 0)
         os.write(fd, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
 
-    def _prepare(self, path: str) -> None:
+    def _prepare(self, folder: Directory, path: str) -> None:
         try:
             for name in ("tmp", "jobs", "history"):
                 self.dir.mkdir(name)
@@ -167,6 +179,8 @@ class Journal:
             if not self.dir.exists("id"):
                 self.dir.create(self._temp(), "id", os.urandom(8).hex().encode())
             self.journal_id = self.dir.read("id", 100).decode("ascii", "replace")[:16]
+            self.dir.sync()  # what every record stands on: it may have been made by a life that was killed
+            folder.sync()
         except OSError as error:
             raise OperatorError(
                 f"cannot write in {path}: {error.strerror}", EX_IOERR, "free space, or make it writable for this user"
@@ -178,6 +192,25 @@ class Journal:
     async def run(self, function: Callable[..., T], *args: Any) -> T:
         """Run a blocking function beside the loop: a slow disk must not stop the other jobs."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *args)
+
+    async def run_whole(self, function: Callable[..., T], *args: Any) -> T:
+        """Run a blocking function to its end, also when the job is cancelled meanwhile; then the cancellation goes on.
+
+        A cancelled job must not leave while its record is half way to the disk: what is in memory and what is on disk
+        would differ, and the folder could be closed under the thread that writes.
+        """
+        running = asyncio.ensure_future(self.run(function, *args))
+        cancelled: asyncio.CancelledError | None = None
+        while not running.done():
+            try:
+                await asyncio.shield(running)
+            except asyncio.CancelledError as error:
+                cancelled = error
+            except Exception:  # noqa: BLE001 - raised below, by result()
+                break
+        if cancelled is not None:
+            raise cancelled from running.exception()
+        return running.result()
 
     # Records
 
@@ -195,21 +228,22 @@ class Journal:
     def publish(self, folder: Directory, files: dict[str, bytes]) -> None:
         """Put files into the folder in the order given, each whole or not at all, each durable before the next."""
         for name, data in files.items():
-            temp = self._temp()
-            self.dir.write_temp(temp, data)
-            try:
-                self.dir.rename_into(temp, folder, name)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    self.dir.remove(temp)
-                raise
+            self._put(folder, name, data, durable=True)
             folder.sync()
+
+    def _put(self, folder: Directory, name: str, data: bytes, *, durable: bool) -> None:
+        temp = self._temp()
+        self.dir.write_temp(temp, data, durable=durable)
+        try:
+            self.dir.rename_into(temp, folder, name)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self.dir.remove(temp)
+            raise
 
     def post_notice(self, folder: Directory, name: str, data: bytes) -> None:
         """Put a file that need not survive a power cut (STATUS) into the folder, whole."""
-        temp = self._temp()
-        self.dir.write_temp(temp, data, durable=False)
-        self.dir.rename_into(temp, folder, name)
+        self._put(folder, name, data, durable=False)
 
     def archive(self, folder: Directory, key: str, revision: int, names: dict[str, str]) -> None:
         """Move a former RESULT's files (`suffix: name in the folder`) to the history."""
@@ -254,18 +288,27 @@ class Journal:
                 header["at"],
                 header.get("refused", ""),
                 header.get("order", ""),
+                header.get("duplicate_of", ""),
             )
         except KeyError:
             return None
         return JobRecord(self, claim)
 
     def claim(
-        self, key: str, revision: int, name: str, data: bytes, *, refused: str = "", order: str = ""
+        self,
+        key: str,
+        revision: int,
+        name: str,
+        data: bytes,
+        *,
+        refused: str = "",
+        order: str = "",
+        duplicate_of: str = "",
     ) -> JobRecord:
         """Make a request ours, durably. Raises `FileExistsError` if that revision is claimed already."""
         place = _place(key)
         shard = os.path.dirname(place)
-        new_shard = self.dir.mkdir(shard)
+        self.dir.mkdir(shard)
         self.dir.mkdir(place)
         revision_dir = f"{place}/r{revision}"
         self.dir.mkdir(revision_dir)
@@ -274,11 +317,13 @@ class Journal:
             self.quarantine(torn)
         sha256 = hashlib.sha256(data).hexdigest()
         header = {"id": key, "revision": revision, "name": name, "sha256": sha256, "size": len(data)}
-        self.write(torn, {**header, "refused": refused, "order": order}, data)
-        # The record's own directory is synced; its parents were made in the same breath and must survive with it.
-        for parent in (place, shard, "jobs") if new_shard else (place, shard):
+        self.write(torn, {**header, "refused": refused, "order": order, "duplicate_of": duplicate_of}, data)
+        # The record's own directory is synced; its parents must survive with it, whoever made them: a life that was
+        # killed before it synced them may have.
+        for parent in (place, shard) if shard in self._shards else (place, shard, "jobs"):
             self.dir.sync(parent)
-        return JobRecord(self, Claim(key, revision, name, sha256, data, self.now(), refused, order))
+        self._shards.add(shard)
+        return JobRecord(self, Claim(key, revision, name, sha256, data, self.now(), refused, order, duplicate_of))
 
     def quarantine(self, path: str) -> None:
         """Set a damaged record aside under a name that no reader takes for a record."""
@@ -342,6 +387,7 @@ class CallRecord:
         self._sent: dict[str, Any] = {}
         self._response_id = ""
         self._reply: Reply | None = None
+        self._placed = False
         names = self._journal.dir.names(self._place)
         sound = [n for n in names if n.startswith("sent.") or self._sound(n)]
         position = call_state(sound)
@@ -427,12 +473,15 @@ class CallRecord:
         self._journal.write(f"{self._place}/prompt", header, text.encode())
 
     def _make_place(self) -> None:
+        if self._placed:
+            return
         calls = f"{self.job.place}/calls"
-        fresh = self._journal.dir.mkdir(calls)
-        if self._journal.dir.mkdir(self._place):
-            self._journal.dir.sync(calls)
-        if fresh:
-            self._journal.dir.sync(self.job.place)
+        self._journal.dir.mkdir(calls)
+        self._journal.dir.mkdir(self._place)
+        # Also when they were there: a life that was killed between making and syncing them left them unsure.
+        self._journal.dir.sync(calls)
+        self._journal.dir.sync(self.job.place)
+        self._placed = True
 
     async def _write(
         self,
@@ -443,27 +492,38 @@ class CallRecord:
         body: bytes = b"",
     ) -> None:
         after = move(self._state, record)
+        path = f"{self._place}/{name}"
 
         def write() -> None:
             self._make_place()
-            self._journal.write(f"{self._place}/{name}", header, body)
-
-        # A cancelled job must not leave while its record is half way to the disk: what is in memory and what is on
-        # disk would differ.
-        writing = asyncio.ensure_future(self._journal.run(write))
-        cancelled: asyncio.CancelledError | None = None
-        while not writing.done():
             try:
-                await asyncio.shield(writing)
-            except asyncio.CancelledError as error:
-                cancelled = error
-            except Exception:  # noqa: BLE001 - raised below, by result()
-                break
-        writing.result()
-        self._state = after
-        apply()
-        if cancelled is not None:
-            raise cancelled
+                self._journal.write(path, header, body)
+            except FileExistsError:
+                # Ours, of an earlier try: it got its name and the sync failed. Never so for `sent`, whose name is the
+                # guard against a second send.
+                if record is Record.SENT or self._journal.read(path) is None:
+                    raise
+                self._journal.dir.sync(self._place)
+            self._state = after
+            apply()
+
+        pause = _DISK_PAUSE_S
+        while True:
+            try:
+                return await self._journal.run_whole(write)
+            except OSError as error:
+                if record is Record.SENT:
+                    raise
+                # What is known of a call that has left, its reply above all, must not be lost for want of space.
+                self._unwritten(name, error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _DISK_PAUSE_CAP_S)
+
+    def _unwritten(self, name: str, error: OSError) -> None:
+        import structlog
+
+        structlog.get_logger("delegated.journal").error("record.unwritten", record=name, reason=str(error))
+        self.phase("waiting for the disk", error.strerror or "")
 
     async def record_sent(self, *, model: str, endpoint: str, handle: str, price_bound_usd: float | None) -> None:
         """Record, before the POST, that it is about to be made."""
