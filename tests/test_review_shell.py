@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import os
+import signal
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -154,3 +157,87 @@ def test_an_index_with_a_damaged_page_is_made_anew(house: House, server: Server)
     house.drop("two")
     assert house.result("two")["status"] == "answered"
     assert len(server.bills()) == 2
+
+
+# Identity
+
+
+def limited(server: Server, seconds: float) -> None:
+    server.script({"match": POST, "do": {"error": "rate_limited", "retry_after": seconds}, "times": 1})
+
+
+def test_an_edit_taken_back_before_anything_was_sent_is_still_answered(house: House, server: Server) -> None:
+    """Edited while nothing was out, killed, edited back: the first bytes were never answered, so they are asked."""
+    house.use(server)
+    limited(server, 30)
+    house.env |= {"CRASH_BEFORE": "/e/r2/claim", "PYTHONPATH": str(Path(__file__).with_name("crash"))}
+    daemon = house.up()
+    del house.env["CRASH_BEFORE"], house.env["PYTHONPATH"]
+    path = house.drop("e", request_text("the first words"))
+    until(lambda: list(jobs(house).glob("*/e/r1/calls/*/unsent.1")), what="refused once")
+    path.write_text(request_text("the second words"))
+    assert daemon.process.wait(30) == -signal.SIGKILL
+    assert (house.job("e", 1) / "done").exists(), "superseded"
+    path.write_text(request_text("the first words"))
+    house.up()
+    result = house.result("e")
+    assert result["status"] == "answered"
+    assert result["request"]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(server.bills()) == 1
+
+
+def test_on_edit_keep_still_takes_an_edit_before_anything_was_sent(house: House, server: Server) -> None:
+    """`keep` is about answers that stand; bytes that replace unsent ones are the request."""
+    house.use(server, on_edit="keep")
+    limited(server, 2)
+    house.up()
+    path = house.drop("e", request_text("the first words"))
+    until(lambda: list(jobs(house).glob("*/e/r1/calls/*/unsent.1")), what="refused once")
+    path.write_text(request_text("the second words"))
+    result = house.result("e")
+    assert (result["status"], result["request"]["revision"]) == ("answered", 2)
+    assert len(server.bills()) == 1
+
+
+def test_a_conflict_copy_is_not_billed_after_a_kill_either(house: House, server: Server) -> None:
+    """Killed between its claim and its RESULT, a duplicate is still one after the restart."""
+    house.use(server)
+    copy = "orig.sync-conflict-20260101-101010-ABCDEFG"
+    house.env |= {"CRASH_BEFORE": f"RESULT_{copy}.md", "PYTHONPATH": str(Path(__file__).with_name("crash"))}
+    daemon = house.up()
+    del house.env["CRASH_BEFORE"], house.env["PYTHONPATH"]
+    path = house.drop("orig")
+    house.result("orig")
+    house.drop(copy, path.read_bytes())
+    assert daemon.process.wait(30) == -signal.SIGKILL
+    house.up()
+    assert house.result(copy)["status"] == "duplicate"
+    assert len(server.bills()) == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_draft_is_one_wherever_it_says_so(house: House, server: Server, encoding: str) -> None:
+    """`draft` at the end of a long JSON request, moved in whole: it is not asked."""
+    house.use(server)
+    daemon = house.up()
+    house.drop("d", json.dumps({"issue": "x" * 9000, "draft": True}).encode(encoding), ".json")
+    until(lambda: daemon.has("request.draft") or server.bills(), what="seen")
+    assert server.bills() == []
+
+
+def test_the_history_keeps_each_revisions_own_page(house: House, server: Server) -> None:
+    """Killed between RESULT.md and RESULT.json of the second revision: the first one's page stays what it was."""
+    house.use(server)
+    daemon = house.up()
+    path = house.drop("one", request_text("the first words"))
+    house.result("one")
+    first = house.result_path("one", "md").read_bytes()
+    daemon.stop()
+    house.env |= {"CRASH_BEFORE": "RESULT_one.json", "PYTHONPATH": str(Path(__file__).with_name("crash"))}
+    daemon = house.up()
+    del house.env["CRASH_BEFORE"], house.env["PYTHONPATH"]
+    path.write_text(request_text("the second words"))
+    assert daemon.process.wait(30) == -signal.SIGKILL
+    house.up()
+    house.revision("one", 2)
+    assert (house.folder / ".delegated" / "history" / "one" / "1.md").read_bytes() == first

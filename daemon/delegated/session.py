@@ -143,6 +143,8 @@ class Session:
             return
         files = {suffix: names.result_name(claim.id, suffix) for suffix in ("json", "md")}
         number = former if isinstance(former, int) else claim.revision - 1
+        if about is None and self.journal.dir.exists(f"history/{claim.id}/{number}.md"):
+            return  # a page without its RESULT.json: ours, of a life that was killed between the two
         self.journal.archive(self.folder.dir, claim.id, number, files)
 
     def publish(self, record: JobRecord, result: Result) -> None:

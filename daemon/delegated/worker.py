@@ -137,6 +137,7 @@ class Worker:
         self._resume: list[str] = []
         self._cancels: set[str] = set()
         self._retries: set[str] = set()
+        self._misnamed: set[str] = set()
 
     def reconfigure(self, desk: Answerer, settings: Settings) -> None:
         """Use new settings for jobs that start from now on."""
@@ -258,6 +259,9 @@ class Worker:
             now=now,
             rules=self._settings.rules,
         )
+        for name in sorted(look.misnamed - self._misnamed):  # told once: somebody waits for it in vain
+            self._log.warning("request.misnamed", name=ascii(name)[1:-1], hint=names.NAMING)
+        self._misnamed = set(look.misnamed) if look.full else self._misnamed | look.misnamed
         for kind, key in look.orders:
             if self._mine(key):
                 (self._cancels if kind == "CANCEL" else self._retries).add(key)
@@ -332,16 +336,19 @@ class Worker:
         except OSError as error:
             if error.errno not in (errno.EFBIG, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR):
                 if error.errno == errno.EACCES:
-                    self._log.error("request.unreadable", name=name)
+                    if not wait.held:  # told once, not at every try
+                        self._log.error("request.unreadable", name=name, hint="make it readable for this user")
                     return self._put_off(wait, "busy")
                 raise
-            why = "larger than the limit" if error.errno == errno.EFBIG else f"not a regular file ({error.strerror})"
+            limit = f"larger than the limit of {self._settings.max_request_bytes:,} bytes (`max_request_bytes`)"
+            why = limit if error.errno == errno.EFBIG else f"not a regular file ({error.strerror})"
             return await self._refuse(session, wait, running, why)
         now = time.monotonic()
         if got is None:
             return await self._refuse(session, wait, running, f"a {entry.kind}, not a regular file")
         if got is Held.GONE:
-            self._waiting.pop(name, None)
+            if self._waiting.get(name) is wait:  # else it came back meanwhile
+                del self._waiting[name]
             return None
         if got is Held.BUSY:
             return self._put_off(wait, "busy")
@@ -350,7 +357,8 @@ class Worker:
         if not got.sure and now - wait.since < rules.unsure_s:
             return self._put_off(wait, "unsure")
         calm = wait.ready_at <= wait.since or now - wait.since >= rules.quiet_s  # came whole, or had its quiet time
-        if not calm or b"draft" in got.data[:4096].lower():
+        # Anywhere in the file, and in UTF-16 too: in JSON and YAML the keys come in any order.
+        if not calm or b"draft" in got.data.replace(b"\0", b"").lower():
             try:
                 request = await session.journal.run(parse, got.data, entry.suffix)
             except RequestError as error:
@@ -383,11 +391,14 @@ class Worker:
                 self._log.warning("request.second_file", name=name, first=claim.name)
                 return self._dealt_with(session, name, got.sig)
             same = claim.sha256 == _sha256(got.data) and not claim.refused
-            if latest.done is None:
+            done = await journal.run(lambda: latest.done)
+            if done is None:
                 if same or await journal.run(latest.may_be_billed):
                     await self._run(session, latest, running, got.sig if same else None)
                     return None  # an edit waits on: the file is looked at again
                 await journal.run(latest.finish, "superseded")
+            elif done.status == "superseded":
+                pass  # it was never answered, so there is nothing to keep, and the same bytes are still to be asked
             elif same:
                 return self._settled(session, name, key, got.sig)
             elif self._settings.on_edit == "keep":
@@ -397,11 +408,9 @@ class Worker:
         if latest is None and origin is not None:
             first = await journal.run(journal.latest, origin)
             if first is not None and first.claim.sha256 == _sha256(got.data):
-                record = await journal.run(journal.claim, key, 1, name, got.data)
-                duplicate = Result(
-                    status="duplicate", request=_ref(record), timestamp=self._timestamp(), duplicate_of=origin
-                )
-                return await self._publish(session, record, duplicate, got.sig)
+                # In the claim, so that it is still known as one after a kill.
+                record = await journal.run(partial(journal.claim, key, 1, name, got.data, duplicate_of=origin))
+                return await self._run(session, record, running, got.sig)
         record = await self._new_revision(session, key, revision, name, got.data)
         return await self._run(session, record, running, got.sig)
 
@@ -484,8 +493,9 @@ class Worker:
             if claim.revision > 1:
                 await session.journal.run(session.archive, record)
             self._post_status(session, running)
-            if claim.refused:
-                await self._publish(session, record, self._refused(record), sig)
+            if claim.refused or claim.duplicate_of:
+                known = self._refused(record) if claim.refused else self._duplicate(record)
+                await self._publish(session, record, known, sig)
                 return
             try:
                 if claim.id in self._cancels:
@@ -500,7 +510,9 @@ class Worker:
                 if running.progress.reason not in ("cancelled", "deleted"):
                     raise
                 result = self._cancelled(record, running.progress)
-            except Exception as error:  # noqa: BLE001 - the job boundary
+            except Exception as error:  # the job boundary
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # the disk: the records are the truth, and the job goes on from them when there is room
                 self._log.exception("job.broke")
                 result = Result(
                     status="failed",
@@ -512,7 +524,11 @@ class Worker:
             await self._publish(session, record, result, sig)
 
     def _refused(self, record: JobRecord) -> Result:
-        problem = Problem(None, record.claim.refused, "write the request as an ordinary file below the size limit")
+        problem = Problem(
+            None,
+            record.claim.refused,
+            "write the request as an ordinary file below the size limit; large files and logs are named under `Files`",
+        )
         return Result(
             status="rejected",
             request=_ref(record),
@@ -520,6 +536,10 @@ class Worker:
             problems=(str(problem),),
             error=failure("invalid_request", record.claim.refused, record.claim.id),
         )
+
+    def _duplicate(self, record: JobRecord) -> Result:
+        origin = record.claim.duplicate_of
+        return Result(status="duplicate", request=_ref(record), timestamp=self._timestamp(), duplicate_of=origin)
 
     def _cancelled(self, record: JobRecord, progress: Progress) -> Result:
         message = (
