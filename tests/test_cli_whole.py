@@ -43,6 +43,7 @@ def test_with_a_daemon_that_daemon_answers(house: House) -> None:
     assert f"pid {daemon.process.pid}" in run(house, "status")[1]
 
 
+@pytest.mark.slow
 def test_a_daemon_that_comes_between_answers(house: House) -> None:
     """When a daemon takes the folder first, the client waits for it instead of failing with 75."""
     house.set(max_cost_usd=1)
@@ -54,6 +55,7 @@ def test_a_daemon_that_comes_between_answers(house: House) -> None:
         assert b"ZeroDivisionError" in out
 
 
+@pytest.mark.slow
 def test_when_the_daemon_dies_the_client_goes_on(house: House, server: Server) -> None:
     """A daemon killed while a client waits: the client finishes the request itself."""
     house.use(server)
@@ -150,6 +152,7 @@ def test_cancel(house: House, server: Server) -> None:
     assert client.returncode == exits.CANCELLED
 
 
+@pytest.mark.slow
 def test_a_time_out_alone_loses_nothing(house: House, server: Server) -> None:
     """Time over where the client does the work: 124, nobody is left behind, and `wait` goes on with it."""
     house.use(server, grace_s=0)

@@ -171,7 +171,7 @@ async def test_an_endpoint_that_cannot_be_reached_was_sent_nothing() -> None:
         closed = server.port
         tls = f"https://127.0.0.1:{server.port}/v1"
         with pytest.raises(Unavailable) as caught:
-            await post(client_of(tls))
+            await post(client_of(tls, connect_s=0.5))
         assert caught.value.kind == "unreachable"
         assert server.bills == []
     for base_url in (f"http://127.0.0.1:{closed}/v1", "http://no-such-host.invalid/v1", "ftp://127.0.0.1/v1"):

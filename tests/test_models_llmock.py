@@ -19,6 +19,7 @@ from delegated.models.gate import Gate, Gated
 from delegated.models.retrying import Retrying
 from harness import until
 
+pytestmark = pytest.mark.slow
 MAKERS = {"chat": chat, "responses": responses}
 
 

@@ -415,6 +415,7 @@ def test_huge_input_is_answered(name: str, error: str) -> None:
 REAL = ("argparse", "configparser", "csv", "shlex", "tarfile", "textwrap", "zipfile")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", REAL)
 def test_a_slip_put_into_real_code_is_mended_or_left_alone(module: str) -> None:
     """In code of the standard library every edit gives back the very text from which one letter was taken."""

@@ -7,6 +7,8 @@ import shutil
 import signal
 import time
 
+import pytest
+
 from harness import PREFIX, House, Server, request_text, until
 
 NEVER = {"match": {"method": "POST", "path": "/v1/responses"}, "do": {"run": "forever"}}
@@ -39,6 +41,7 @@ def test_on_edit_keep_does_not_bill_and_says_so(house: House, server: Server) ->
     assert len(server.bills()) == 1
 
 
+@pytest.mark.slow
 def test_an_edit_before_anything_was_sent_takes_the_new_bytes(house: House, server: Server) -> None:
     """While the call waits for a rate limit nothing is out: the edit is asked, the old bytes never are."""
     house.use(server)
@@ -56,6 +59,7 @@ def test_an_edit_before_anything_was_sent_takes_the_new_bytes(house: House, serv
     assert (house.job("e", 1) / "done").exists()
 
 
+@pytest.mark.slow
 def test_an_edit_while_the_call_is_in_flight_waits_its_turn(house: House, server: Server) -> None:
     """The first answer is recorded and published, then the edit counts as the next revision."""
     house.use(server)
@@ -111,6 +115,7 @@ def test_a_request_deleted_before_it_was_sent_is_cancelled(house: House, server:
     assert server.bills() == []
 
 
+@pytest.mark.slow
 def test_a_request_deleted_after_it_was_sent_is_published(house: House, server: Server) -> None:
     """What was paid for is published, whether its REQUEST still stands or not."""
     house.use(server)
@@ -166,6 +171,7 @@ def test_a_conflict_copy_is_not_billed(house: House, server: Server) -> None:
     assert len(server.bills()) == 1
 
 
+@pytest.mark.slow
 def test_stop_lets_a_running_call_finish(house: House, server: Server) -> None:
     """SIGTERM: nothing new is taken, the running job ends within the grace, exit 0."""
     house.use(server)
@@ -177,6 +183,7 @@ def test_stop_lets_a_running_call_finish(house: House, server: Server) -> None:
     assert house.result("s")["status"] == "answered"
 
 
+@pytest.mark.slow
 def test_stop_leaves_a_long_call_at_the_provider(house: House, server: Server) -> None:
     """Past the grace the call goes on there; its id is on disk, and the next start fetches it."""
     house.use(server, grace_s=0.5)
@@ -199,6 +206,7 @@ def test_a_second_daemon_is_told_who_holds_the_folder(house: House) -> None:
     assert str(first.process.pid) in house.tmp.joinpath("daemon.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_replaced_is_served_again(house: House, server: Server) -> None:
     """Deleted and made anew, or renamed away: the next request in the new one is answered."""
     house.use(server)

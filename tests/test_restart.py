@@ -41,6 +41,7 @@ def killed_before(house: House, victim: str, key: str) -> set[str]:
     return records(house, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("victim", "row", "left"), ROWS, ids=[row[1].replace(" ", "-") for row in ROWS])
 def test_each_row_on_the_responses_wire(house: House, server: Server, victim: str, row: str, left: set[str]) -> None:
     """Whatever a kill left, the next start answers the request, and it is billed once."""
@@ -95,6 +96,7 @@ def test_killed_at_the_instant_of_the_bill(house: House, server: Server, wire: s
     assert len(server.bills()) == 1
 
 
+@pytest.mark.slow
 def test_a_send_that_was_lost_on_the_way_is_sent_again_once_proven_absent(house: House, server: Server) -> None:
     """Killed after `sent` was recorded and before anything left: the look-up finds nothing, and it is asked then."""
     house.use(server, doubt_wait_s=0.5, deadline_s=2)
@@ -119,6 +121,7 @@ def test_a_result_without_its_page_gets_it_back(house: House, server: Server) ->
     assert house.result_path("one", "md").read_text().strip()
 
 
+@pytest.mark.slow
 def test_a_result_that_was_deleted_is_not_billed_again(house: House, server: Server) -> None:
     """RESULT deleted: nothing happens, now and at the next start; the answer is kept in `done`."""
     house.use(server)
@@ -138,6 +141,7 @@ def test_a_result_that_was_deleted_is_not_billed_again(house: House, server: Ser
     assert json.dumps(first["request"]["sha256"]).encode() in kept
 
 
+@pytest.mark.slow
 def test_a_lost_index_costs_time_and_nothing_else(house: House, server: Server) -> None:
     """index.sqlite is rebuilt from the journal: deleted or damaged, nothing is asked again."""
     house.use(server)
@@ -153,6 +157,7 @@ def test_a_lost_index_costs_time_and_nothing_else(house: House, server: Server) 
     assert len(server.bills()) == 1
 
 
+@pytest.mark.slow
 def test_a_deleted_journal_does_not_ask_again(house: House, server: Server) -> None:
     """Without `.delegated` the RESULT that stands protects its request; an edit after it is a new question."""
     house.use(server)

@@ -137,6 +137,7 @@ def test_vim(house: House, server: Server, need: Callable[[str], str], editor: s
     assert len(server.bills()) == 1
 
 
+@pytest.mark.slow
 def test_saved_again_unchanged(house: House, server: Server) -> None:
     """Saved twice, touched, chmodded, rewritten with the same bytes: nothing happens."""
     house.use(server)
