@@ -9,6 +9,7 @@ import os
 import signal
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,6 +160,48 @@ def test_an_index_with_a_damaged_page_is_made_anew(house: House, server: Server)
     assert len(server.bills()) == 2
 
 
+# Names that are not what they seem
+
+
+@pytest.mark.parametrize("kind", ["CANCEL", "RETRY"])
+def test_a_directory_named_as_an_order_stops_nobody(house: House, server: Server, kind: str) -> None:
+    """It cannot be unlinked, and the daemon lives on."""
+    house.use(server)
+    daemon = house.up()
+    house.drop("one")
+    house.result("one")
+    (house.folder / f"{PREFIX}{kind}_one").mkdir()
+    house.drop("two")
+    house.result("two")
+    until(lambda: daemon.has("order.stays") or daemon.has("order.no_file"), what="the daemon says so")
+    house.drop("three")
+    assert house.result("three")["status"] == "answered"
+    assert daemon.process.poll() is None
+    assert len(server.bills()) == 3
+    assert house.result("one")["request"]["revision"] == 1
+    assert len(list(jobs(house).glob("*/one/*"))) == 1
+
+
+def test_a_result_like_no_other_does_not_break_a_job(house: House, server: Server) -> None:
+    """RESULT.json is anybody's: one that claims to be this revision's and is nonsense is replaced."""
+    house.use(server)
+    path = house.outside / "one"
+    path.write_text(request_text())
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    about = {"id": "one", "path": "x", "sha256": sha256, "revision": 1}
+    house.env |= {"CRASH_BEFORE": "RESULT_one.md", "PYTHONPATH": str(Path(__file__).with_name("crash"))}
+    daemon = house.up()
+    del house.env["CRASH_BEFORE"], house.env["PYTHONPATH"]
+    house.drop("one")
+    daemon.process.wait(30)
+    nonsense = {"schema": "delegated/result/1", "request": about, "status": 5, "verdict": {}, "egress": {"a": 1}}
+    house.result_path("one").write_text(json.dumps(nonsense))
+    house.up()
+    until(lambda: list(jobs(house).glob("*/one/r1/done")), what="done")
+    assert house.result("one")["status"] == "answered"
+    assert len(server.bills()) == 1
+
+
 # Identity
 
 
@@ -241,3 +284,37 @@ def test_the_history_keeps_each_revisions_own_page(house: House, server: Server)
     house.up()
     house.revision("one", 2)
     assert (house.folder / ".delegated" / "history" / "one" / "1.md").read_bytes() == first
+
+
+# Stops
+
+
+def test_a_cancel_while_the_answer_is_being_published_comes_too_late(house: House, server: Server) -> None:
+    """What was paid for and is on its way out is not replaced by `cancelled`."""
+    house.use(server)
+    with full_disk(house, "RESULT_one.json") as flag:
+        daemon = house.up()
+        house.drop("one")
+        until(lambda: daemon.has("result.unpublished"), what="publishing")
+        (house.folder / f"{PREFIX}CANCEL_one").touch()
+        time.sleep(0.5)
+        flag.unlink()
+        assert house.result("one")["status"] == "answered"
+    until(lambda: not (house.folder / f"{PREFIX}CANCEL_one").exists(), what="the order is gone")
+    assert house.result("one")["status"] == "answered"
+    assert len(server.bills()) == 1
+    until(lambda: not (house.folder / f"{PREFIX}STATUS_one.json").exists(), what="STATUS gone")
+
+
+def test_a_reload_does_not_take_a_running_call_out_of_reach(house: House, server: Server) -> None:
+    """SIGHUP while a call runs: CANCEL still stops it at the provider, not only here."""
+    house.use(server)
+    server.script({"match": POST, "do": {"run": "forever"}})
+    daemon = house.up()
+    house.drop("c")
+    until(lambda: list(jobs(house).glob("*/c/r1/calls/*/accepted.1")), what="accepted")
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: daemon.has("config.reloaded"), what="reloaded")
+    (house.folder / f"{PREFIX}CANCEL_c").touch()
+    assert house.result("c")["status"] == "cancelled"
+    assert "cancel" in json.dumps(server.state_json()["requests"])

@@ -187,9 +187,9 @@ class Session:
 
     def clear_notices(self, key: str) -> None:
         """Remove what a settled job leaves behind: its STATUS, and an order to cancel it."""
-        with suppress(OSError):
-            self.folder.dir.remove(names.status_name(key))
-            self.folder.dir.remove(f"{names.PREFIX}CANCEL_{key}")
+        for name in (names.status_name(key), f"{names.PREFIX}CANCEL_{key}"):
+            with suppress(OSError):
+                self.folder.dir.remove(name)
 
 
 def _bytes(text: str) -> bytes:

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
@@ -90,7 +91,14 @@ class Running:
         self.progress = progress
         self.task: asyncio.Task[None] | None = None
         self.record: JobRecord | None = None
+        self.desk: Answerer | None = None  # the one that has the job's calls; a reload may have brought another
+        self.answered = False  # on its way out: nothing stops it any more
         self.gone_since: float | None = None
+
+    @property
+    def stoppable(self) -> bool:
+        """Say whether a reason to stop this job would change how it ends: it is being answered."""
+        return self.desk is not None and not self.progress.reason and not self.answered
 
     @property
     def sent(self) -> bool:
@@ -274,11 +282,13 @@ class Worker:
         for key in tuple(self._retries):
             if key not in self._jobs:
                 self._retries.discard(key)
-                self._start(session, key, "", partial(self._retry, session, key))
+                self._start(session, key, "", partial(self._retry, session, key), redo=partial(self._retries.add, key))
         while self._resume and len(self._jobs) < self._settings.concurrency:
             key = self._resume.pop(0)
             if key not in self._jobs:
-                self._start(session, key, "", partial(self._go_on, session, key))
+                self._start(
+                    session, key, "", partial(self._go_on, session, key), redo=partial(self._resume.append, key)
+                )
         decided: Plan = plan(
             {name: wait for name, wait in self._waiting.items() if self._mine(wait.entry.id)},
             busy=self._jobs.keys(),
@@ -294,12 +304,21 @@ class Worker:
 
     # Jobs
 
-    def _start(self, session: Session, key: str, name: str, work: Callable[[Running], Awaitable[None]]) -> None:
+    def _start(
+        self,
+        session: Session,
+        key: str,
+        name: str,
+        work: Callable[[Running], Awaitable[None]],
+        *,
+        redo: Callable[[], None] = lambda: None,
+    ) -> None:
         progress = Progress(self._timestamp(), lambda p: self._post_status(session, running))
         running = Running(key, name, progress)
         self._jobs[key] = running
 
         async def guarded() -> None:
+            again = False
             with structlog.contextvars.bound_contextvars(request=key):
                 try:
                     await work(running)
@@ -309,16 +328,21 @@ class Worker:
                 except OSError as error:
                     # The disk or the folder failed under us. Nothing is lost: the file and the records are the truth.
                     self._log.error("job.interrupted", reason=str(error))
+                    again = True
                     await asyncio.sleep(_ERROR_PAUSE_S)
-                    if running.record is not None and not self._stopping:
-                        self._resume.append(key)
                 except Exception:  # noqa: BLE001 - the job boundary: one job's fault must not stop the others
                     self._log.exception("job.broke")
-                    wait = self._waiting.get(name)
-                    if wait is not None and running.record is None:
-                        self._dealt_with(session, name, wait.entry.sig)  # a fault of ours must not become a busy loop
+                    wait = self._waiting.get(running.name)
+                    if wait is not None:
+                        # A fault of ours must not become a busy loop; the next start tries again.
+                        self._dealt_with(session, running.name, wait.entry.sig)
                 finally:
-                    self._jobs.pop(key, None)
+                    if self._jobs.get(key) is running:
+                        del self._jobs[key]
+                    if again:
+                        redo()
+                        if running.record is not None and key not in self._resume:
+                            self._resume.append(key)
                     self._bell.ring()
 
         running.task = asyncio.create_task(guarded(), name=f"job {key}")
@@ -422,7 +446,7 @@ class Worker:
                 session.index.reopen(key)
             return session.journal.claim(key, revision, name, data, refused=refused, order=order)
 
-        record = await session.journal.run(claim)
+        record = await session.journal.run_whole(claim)
         self._log.info("request.claimed", revision=revision, bytes=len(data))
         return record
 
@@ -459,16 +483,20 @@ class Worker:
             info = session.folder.dir.stat(name)
         except OSError:
             return
+        if not stat.S_ISREG(info.st_mode):
+            self._log.error("order.no_file", name=name, kind=names.kind_of(info))
+            return
         order = f"{info.st_ino}.{info.st_mtime_ns}"
         journal = session.journal
         latest = await journal.run(journal.latest, key)
         if latest is not None and latest.done is None:
             await self._run(session, latest, running, None)
-            latest = await journal.run(journal.latest, key)
+            self._retries.add(key)  # a job has one end: what was ordered is the next one's
+            return
         if latest is None or latest.claim.order == order:
             if latest is None:
                 self._log.warning("order.unknown_request", order="RETRY", key=key)
-            await journal.run(session.folder.dir.remove, name)
+            await self._remove_order(session, name)
             return
         data, sig = latest.claim.data, None
         with suppress(OSError):
@@ -477,7 +505,7 @@ class Worker:
                 data, sig = got.data, got.sig
         # The claim names this very order: killed before the order is removed, the next start does not obey it twice.
         record = await self._new_revision(session, key, latest.claim.revision + 1, latest.claim.name, data, order=order)
-        await journal.run(session.folder.dir.remove, name)
+        await self._remove_order(session, name)
         await self._run(session, record, running, sig)
 
     async def _run(self, session: Session, record: JobRecord, running: Running, sig: Sig | None) -> None:
@@ -498,10 +526,11 @@ class Worker:
                 await self._publish(session, record, known, sig)
                 return
             try:
+                running.desk = self._desk
                 if claim.id in self._cancels:
                     running.progress.reason = "cancelled"
                     raise asyncio.CancelledError
-                result = await self._desk.answer(record, running.progress)
+                result = await running.desk.answer(record, running.progress)
             except asyncio.CancelledError:
                 if running.progress.reason == "superseded":
                     await session.journal.run(record.finish, "superseded")
@@ -519,8 +548,10 @@ class Worker:
                     request=_ref(record),
                     timestamp=self._timestamp(),
                     error=failure("internal", f"{type(error).__name__}", claim.id),
+                    warnings=_billed(record),
                     egress=running.progress.egress,
                 )
+            running.answered = True
             await self._publish(session, record, result, sig)
 
     def _refused(self, record: JobRecord) -> Result:
@@ -545,14 +576,12 @@ class Worker:
         message = (
             "its REQUEST file was deleted" if progress.reason == "deleted" else "it was cancelled by its CANCEL file"
         )
-        billed = record.may_be_billed()
-        warning = ("a call had left already and may be billed by the provider",) if billed else ()
         return Result(
             status="cancelled",
             request=_ref(record),
             timestamp=self._timestamp(),
             error=failure("cancelled", message, record.claim.id),
-            warnings=warning,
+            warnings=_billed(record),
             model=progress.model,
             egress=progress.egress,
         )
@@ -565,7 +594,7 @@ class Worker:
         pause = _ERROR_PAUSE_S
         while True:
             try:
-                await asyncio.shield(session.journal.run(session.publish, record, result))
+                await session.journal.run_whole(session.publish, record, result)
                 break
             except OSError as error:
                 # The answer is in the journal; it comes out as soon as the disk allows.
@@ -619,26 +648,43 @@ class Worker:
         running = self._jobs.get(key)
         if running is None:
             waits = any(wait.entry.id == key for wait in self._waiting.values())
-            if not waits and key not in self._resume:
-                latest = session.journal.latest(key)
-                if latest is not None and latest.done is not None:
-                    self._log.info("order.too_late", order="CANCEL", key=key)
-                    session.folder.dir.remove(f"{names.PREFIX}CANCEL_{key}")
+            if not waits and key not in self._resume and not self._stopping:
                 self._cancels.discard(key)
+                self._start(session, key, "", partial(self._cancel_late, session, key))
             return  # it stays in the set: the job sees it as soon as it is claimed
-        if running.progress.reason or running.record is None:
+        if running.stoppable:
+            self._stop_job(running, "cancelled")
+
+    async def _cancel_late(self, session: Session, key: str, running: Running) -> None:
+        """See to a CANCEL file whose job neither runs nor waits."""
+        latest = await session.journal.run(session.journal.latest, key)
+        if latest is None:
             return
-        self._stop_job(running, "cancelled")
+        if await session.journal.run(lambda: latest.done) is None:
+            self._cancels.add(key)
+            self._resume.append(key)
+            return
+        self._log.info("order.too_late", order="CANCEL", key=key)
+        await self._remove_order(session, f"{names.PREFIX}CANCEL_{key}")
+
+    async def _remove_order(self, session: Session, name: str) -> None:
+        try:
+            await session.journal.run(session.folder.dir.remove, name)
+        except OSError as error:  # it was obeyed; that it stays there is no reason to stop
+            self._log.error("order.stays", name=name, reason=str(error))
 
     def _stop_job(self, running: Running, reason: str) -> None:
         running.progress.reason = reason
         running.progress.tell("stopping", reason)
 
         async def stop() -> None:
-            record = running.record
-            if record is not None and await self._desk.stop(record, running.progress):
-                return  # it runs at the provider: the fetch ends with the provider's word
-            if running.task is not None:
+            record, desk = running.record, running.desk
+            try:
+                if record is not None and desk is not None and await desk.stop(record, running.progress):
+                    return  # it runs at the provider: the fetch ends with the provider's word
+            except Exception:  # noqa: BLE001 - whatever is wrong with the provider, here it is stopped
+                self._log.exception("job.stop_failed")
+            if running.task is not None and not running.answered:
                 running.task.cancel()
 
         task = asyncio.create_task(stop())
@@ -648,7 +694,7 @@ class Worker:
     def _consider_edit(self, session: Session, running: Running, wait: Waiting) -> None:
         """Drop a running job that has sent nothing when its file was edited: the new bytes are taken."""
         record = running.record
-        if record is None or running.progress.reason or wait.entry.name != record.claim.name or running.sent:
+        if record is None or not running.stoppable or wait.entry.name != record.claim.name or running.sent:
             return
         try:
             got = session.folder.read(wait.entry.name, self._settings.max_request_bytes)
@@ -665,8 +711,7 @@ class Worker:
 
     def _heartbeat(self, session: Session, now: float) -> None:
         for running in tuple(self._jobs.values()):
-            record = running.record
-            if record is None or running.progress.reason:
+            if not running.stoppable:
                 continue
             if session.folder.entry(running.name) is not None:
                 running.gone_since = None
@@ -684,7 +729,7 @@ class Worker:
 
     def _post_status(self, session: Session, running: Running) -> None:
         record, progress = running.record, running.progress
-        if record is None:
+        if record is None or self._jobs.get(running.key) is not running:  # told too late: its STATUS is gone
             return
         status: Mapping[str, Any] = {
             "schema": "delegated/status/1",
@@ -732,6 +777,10 @@ def timestamp(seconds: float) -> str:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def _billed(record: JobRecord) -> tuple[str, ...]:
+    return ("a call had left already and may be billed by the provider",) if record.may_be_billed() else ()
 
 
 def _ref(record: JobRecord) -> RequestRef:
