@@ -30,7 +30,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def need() -> Callable[[str], str]:
     """Find a tool that a test drives: a missing one skips here and fails in CI."""
     import shutil

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,9 @@ NAKED = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFI
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(tmp_path_factory: pytest.TempPathFactory, need: Callable[[str], str]) -> Path:
     """Make a repository with every name at three depths."""
-    if shutil.which("git") is None:
-        pytest.skip("needs git")
+    need("git")
     root = tmp_path_factory.mktemp("repository")
     subprocess.run(["git", "init", "-q"], cwd=root, check=True, env=NAKED, timeout=60)
     for folder in (".", "d", "d/e", "f", "ab.d", "a.d/d"):

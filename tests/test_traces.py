@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -112,8 +112,7 @@ def test_pytests_summary_names_a_file_without_a_line_and_comes_last() -> None:
     assert own(text) == [("src/a.py", 4, ""), ("tests/test_a.py", 0, "TestA::test_b[x-1]"), ("tests/test_c.py", 0, "")]
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
-def test_node_names_the_first_own_frame_of_the_cause_first(tmp_path: Path) -> None:
+def test_node_names_the_first_own_frame_of_the_cause_first(tmp_path: Path, need: Callable[[str], str]) -> None:
     path = tmp_path / "program.js"
     source = (
         "class Store { get(key) { return JSON.parse(key).a.b; } }\n"
@@ -124,15 +123,15 @@ def test_node_names_the_first_own_frame_of_the_cause_first(tmp_path: Path) -> No
         "}\n"
         "main();\n"
     )
-    text = run("node", path, source)
+    text = run(need("node"), path, source)
     assert own(text)[0] == (str(path), 1, "Store.get")
     assert (str(path), 4, "main") in own(text)
     assert error(text) == TraceError("TypeError", "Cannot read properties of undefined (reading 'b')", "javascript")
 
 
-@pytest.mark.skipif(shutil.which("javac") is None, reason="needs a JDK")
 @pytest.mark.timeout(180)
-def test_real_java_names_the_cause_by_its_class_path(tmp_path: Path) -> None:
+def test_real_java_names_the_cause_by_its_class_path(tmp_path: Path, need: Callable[[str], str]) -> None:
+    java, javac = need("java"), need("javac")
     source = (
         "package com.shop;\n"
         "public class Cart {\n"
@@ -143,9 +142,9 @@ def test_real_java_names_the_cause_by_its_class_path(tmp_path: Path) -> None:
         "}\n"
     )
     (tmp_path / "Cart.java").write_text(source)
-    subprocess.run(["javac", "-d", ".", "Cart.java"], cwd=tmp_path, check=True, timeout=120)
+    subprocess.run([javac, "-d", ".", "Cart.java"], cwd=tmp_path, check=True, timeout=120)
     done = subprocess.run(
-        ["java", "-cp", ".", "com.shop.Cart"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [java, "-cp", ".", "com.shop.Cart"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert own(done.stderr) == [("com/shop/Cart.java", 3, "Cart.total"), ("com/shop/Cart.java", 5, "Cart.main")]
     found = error(done.stderr)
