@@ -6,11 +6,13 @@ import asyncio
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
+import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -318,3 +320,103 @@ def test_a_reload_does_not_take_a_running_call_out_of_reach(house: House, server
     (house.folder / f"{PREFIX}CANCEL_c").touch()
     assert house.result("c")["status"] == "cancelled"
     assert "cancel" in json.dumps(server.state_json()["requests"])
+
+
+def test_a_status_left_by_a_kill_is_taken_away(house: House) -> None:
+    """Killed between `done` and the removal of STATUS: the next start removes it."""
+    daemon = house.up()
+    house.drop("one")
+    house.result("one")
+    daemon.stop()
+    left = house.folder / f"{PREFIX}STATUS_one.json"
+    left.write_text("{}")
+    house.up()
+    until(lambda: not left.exists(), what="STATUS gone")
+
+
+# The folder
+
+
+def test_a_replaced_folder_does_not_wait_for_the_jobs_of_the_old_one(house: House, server: Server) -> None:
+    """With a call in flight and a long grace: the new folder is served at once, and nothing is put into the old one."""
+    house.use(server, grace_s=600)
+    server.script({"match": POST, "do": {"run": "forever"}, "times": 1})
+    house.up()
+    house.drop("one")
+    until(lambda: list(jobs(house).glob("*/one/r1/calls/*/accepted.1")), what="accepted")
+    os.rename(house.folder, house.tmp / "old")
+    house.folder.mkdir()
+    house.drop("two")
+    assert house.result("two")["status"] == "answered"
+    assert not list((house.tmp / "old").glob("*RESULT*"))
+
+
+def test_a_deleted_folder_is_waited_for_and_not_brought_back(house: House) -> None:
+    """Whoever took it away makes it again, and finds it served."""
+    daemon = house.up()
+    shutil.rmtree(house.folder)
+    until(lambda: daemon.has("folder.missing"), what="missing")
+    time.sleep(0.5)
+    assert not house.folder.exists()
+    house.folder.mkdir()
+    house.drop("one")
+    assert house.result("one")["status"] == "answered"
+
+
+def test_a_deleted_journal_ends_the_daemon_with_a_word(house: House) -> None:
+    """`.delegated` removed under a running daemon: it says so and leaves; the next start begins a new one."""
+    daemon = house.up()
+    house.drop("one")
+    house.result("one")
+    until(lambda: daemon.has("job.settled"), what="settled")
+    shutil.rmtree(house.folder / ".delegated")
+    assert daemon.process.wait(30) == 74
+    assert ".delegated" in daemon.log.read_text()
+    house.up()
+    house.drop("two")
+    assert house.result("two")["status"] == "answered"
+
+
+def test_a_folder_that_may_not_be_read_for_a_while(house: House, need: Callable[[str], str]) -> None:
+    """Its mode taken away and given back: loud while it lasts, and what was dropped meanwhile is answered."""
+    bound = (need("setpriv"), "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+    house.set(rescan_s=0.2)
+    daemon = house.start(prefix=bound).ready()
+    house.folder.chmod(0o300)
+    for n in range(20):
+        house.request(f"n{n}").write_text(request_text())
+    until(lambda: daemon.has("folder.unreadable"), what="the daemon says so")
+    house.folder.chmod(0o700)
+    house.drop("later")
+    for key in ("later", *(f"n{n}" for n in range(20))):
+        assert house.result(key)["status"] == "answered"
+    assert daemon.process.poll() is None
+
+
+def test_without_descriptors_it_waits(house: House, need: Callable[[str], str]) -> None:
+    """No descriptor left for a while: the daemon lives, and serves when there are some again."""
+    house.set(rescan_s=0.2)
+    daemon = house.up()
+    house.drop("one")
+    house.result("one")
+    subprocess.run([need("prlimit"), "--pid", str(daemon.process.pid), "--nofile=6:4096"], check=True)
+    house.request("two").write_text(request_text())
+    until(lambda: "Too many open files" in daemon.log.read_text(), what="the daemon says so")
+    subprocess.run([need("prlimit"), "--pid", str(daemon.process.pid), "--nofile=4096:4096"], check=True)
+    for key in ("two",):
+        assert house.result(key)["status"] == "answered"
+    assert daemon.process.poll() is None
+
+
+def test_stop_sends_nothing_new(house: House, server: Server) -> None:
+    """SIGTERM while a call waits for its rate limit: the daemon leaves at once, the next one asks."""
+    house.use(server, grace_s=600)
+    limited(server, 3)
+    daemon = house.up()
+    house.drop("one")
+    until(lambda: list(jobs(house).glob("*/one/r1/calls/*/unsent.1")), what="refused once")
+    assert daemon.stop() == 0
+    assert server.bills() == []
+    house.up()
+    assert house.result("one")["status"] == "answered"
+    assert len(server.bills()) == 1

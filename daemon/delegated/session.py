@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from delegated import folder as names
+from delegated.errors import OperatorError
 from delegated.folder import Folder, Look
 from delegated.index import Index
+from delegated.journal import NAME as JOURNAL
 from delegated.journal import JobRecord, Journal
 from delegated.plan import Entry, Sig, Waiting
 from delegated.result import Result, from_json, to_json, to_markdown
@@ -31,9 +34,14 @@ class Session:
     def __init__(self, path: str, bell: Bell, *, watch: str, wall: Callable[[], float], pool: Executor) -> None:
         self.known: dict[str, Sig] = {}
         self._old_keys: frozenset[str] = frozenset()
-        self.folder = Folder(path)
+        self.folder = Folder(path, create=False)  # whoever took it away brings it back, not we
         try:
-            self.journal = Journal(self.folder.dir, now=wall, executor=pool)
+            try:
+                self.journal = Journal(self.folder.dir, now=wall, executor=pool)
+            except OperatorError as error:
+                if self.folder.still_there():
+                    raise
+                raise OSError(errno.ENOENT, "it is being taken away", path) from error
             try:
                 self.index = Index(os.path.join(self.journal.dir.path, "index.sqlite"))
                 try:
@@ -55,6 +63,19 @@ class Session:
         self.journal.close()
         self.folder.close()
 
+    def journal_there(self) -> bool:
+        """Say whether the folder's journal is still the one that is open."""
+        try:
+            info = self.folder.dir.stat(JOURNAL)
+        except OSError:
+            return False
+        return (info.st_dev, info.st_ino) == self.journal.dir.identity
+
+    def watch_again(self, bell: Bell, mode: str) -> None:
+        """Attach a new watch in the place of one that died. Raises `OSError` when the folder is not there."""
+        former, self.watch = self.watch, open_watch(self.folder.path, bell, mode=mode)
+        former.close()
+
     def recall(self) -> list[str]:
         """Learn from index and journal what is dealt with; return the keys of unfinished jobs. Blocking."""
         settled: set[str] = set()
@@ -64,8 +85,12 @@ class Session:
         self._old_keys = frozenset(self.journal.keys())
         unfinished = []
         for key in sorted(self._old_keys - settled):
-            job = self.journal.latest(key)
-            if job is not None and job.done is None:
+            try:
+                job = self.journal.latest(key)
+                done = job is None or job.done is not None
+            except OSError:  # one record that cannot be read must not stop the others; its own job says what is wrong
+                done = False
+            if not done:
                 unfinished.append(key)
         return unfinished
 
@@ -184,6 +209,12 @@ class Session:
         with suppress(OSError):
             data = (json.dumps(status, indent=1) + "\n").encode()
             self.journal.post_notice(self.folder.dir, names.status_name(key), data)
+
+    def clear_stale(self, keys: Collection[str]) -> None:
+        """Remove the STATUS files that a kill left of jobs which are done. Blocking."""
+        for key in keys:
+            with suppress(OSError):
+                self.folder.dir.remove(names.status_name(key))
 
     def clear_notices(self, key: str) -> None:
         """Remove what a settled job leaves behind: its STATUS, and an order to cancel it."""

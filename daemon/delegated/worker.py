@@ -34,6 +34,7 @@ from delegated.watch import Bell, Polling, Rung
 _TICK_S: Final = 1.0
 _GONE_S: Final = 1.0  # vim takes the name away for a moment when it saves
 _ERROR_PAUSE_S: Final = 1.0
+_JOURNAL_GONE_S: Final = 3.0  # `rm -r` of the whole folder takes the journal away a while before the folder itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ class Worker:
         self._cancels: set[str] = set()
         self._retries: set[str] = set()
         self._misnamed: set[str] = set()
+        self._journal_gone_since: float | None = None
 
     def reconfigure(self, desk: Answerer, settings: Settings) -> None:
         """Use new settings for jobs that start from now on."""
@@ -174,10 +176,13 @@ class Worker:
                 self._bell.answer()
                 continue
             missing_told = False
+            grace = self._settings.grace_s
             try:
                 drained = await self._serve(session)
+                if not drained:
+                    grace = 0.0  # whoever drops into the new folder does not wait for the jobs of the old one
             finally:
-                await self._drain()
+                await self._drain(grace)
                 session.close()
                 self._reset()
             if drained:
@@ -190,43 +195,81 @@ class Worker:
         self._log.info("folder.attached", watch=session.watch.why)
         if isinstance(session.watch, Polling):
             self._log.warning("watch.polling", why=session.watch.why)
-        self._resume = [key for key in await session.journal.run(session.recall) if self._mine(key)]
+        unfinished: list[str] | None = None
         next_full = 0.0
         last_tick = 0.0
         changed_at = -1
         first = True
+        missed = False
         while True:
             self._on_beat()
             rung = self._bell.answer()
             now = time.monotonic()
-            full = first or rung.lost or now >= next_full
-            if full and not first and not rung.lost and not session.watch.polling:
-                full = session.folder.changed_at() != changed_at
-                next_full = now + self._settings.rescan_s
-            if full:
-                changed_at = session.folder.changed_at()  # before the scan: what changes meanwhile is seen next time
-                started = time.monotonic()
-                look = await session.journal.run(session.look, None, self._waiting)
-                now = time.monotonic()
-                pause = self._settings.poll_s if session.watch.polling else self._settings.rescan_s
-                next_full = now + max(pause, 10 * (now - started))
+            try:
+                if unfinished is None:
+                    unfinished = await session.journal.run(session.recall)
+                    self._resume = [key for key in unfinished if self._mine(key)]
+                must = first or missed or rung.lost
+                full = must or now >= next_full
+                if full and not must and not session.watch.polling:
+                    full = session.folder.changed_at() != changed_at
+                    next_full = now + self._settings.rescan_s
+                if full:
+                    changed_at = (
+                        session.folder.changed_at()
+                    )  # before the scan: what changes meanwhile is seen next time
+                    started = time.monotonic()
+                    look = await session.journal.run(session.look, None, self._waiting)
+                    now = time.monotonic()
+                    pause = self._settings.poll_s if session.watch.polling else self._settings.rescan_s
+                    next_full = now + max(pause, 10 * (now - started))
+                else:
+                    look = await self._glance(session, rung)
+            except OSError as error:
+                # No descriptors left, no permission for a while: what rang meanwhile is seen by the next full look.
+                if self._once:
+                    raise OperatorError(f"cannot read {self.path}: {error.strerror}", 74) from error
+                if not missed:
+                    self._log.error("folder.unreadable", reason=str(error))
+                missed = True
+                await asyncio.sleep(_ERROR_PAUSE_S)
             else:
-                look = await self._glance(session, rung)
-            self._fold(session, look, rung, now)
-            if first:
-                first = False
-                self._on_ready()
-                self._log.info("worker.ready", waiting=len(self._waiting), unfinished=len(self._resume))
+                missed = False
+                self._fold(session, look, rung, now)
+                if first:
+                    first = False
+                    await session.journal.run(session.clear_stale, look.statuses - set(unfinished))
+                    self._on_ready()
+                    self._log.info("worker.ready", waiting=len(self._waiting), unfinished=len(self._resume))
             self._act(session, now)
             if self._stopping or (self._once and self._drained()):
                 return True
             if now - last_tick >= _TICK_S:
                 last_tick = now
-                if not session.folder.still_there() or not session.watch.alive():
+                if not session.folder.still_there():
                     self._log.warning("folder.replaced")
                     return False
+                self._check(session, now)
                 self._heartbeat(session, now)
             await self._bell.wait(self._sleep(next_full, last_tick))
+
+    def _check(self, session: Session, now: float) -> None:
+        """See that the folder still has our journal, and that events still arrive."""
+        if session.journal_there():
+            self._journal_gone_since = None
+        elif self._journal_gone_since is None:
+            self._journal_gone_since = now
+        elif now - self._journal_gone_since >= _JOURNAL_GONE_S:
+            raise OperatorError(
+                f"{session.journal.dir.path} was taken away while it was in use",
+                74,
+                "start again: finished requests are protected by their RESULTs, unfinished ones are asked anew",
+            )
+        if not session.watch.alive():
+            self._log.warning("watch.lost", why=session.watch.why)
+            with suppress(OSError):  # the next tick tries again, or finds the folder gone
+                session.watch_again(self._bell, self._settings.watch)
+            self._bell.lose()
 
     def _sleep(self, next_full: float, last_tick: float) -> float:
         now = time.monotonic()
@@ -747,23 +790,33 @@ class Worker:
         }
         session.post_status(record.claim.id, status)
 
-    async def _drain(self) -> None:
-        """Let running jobs finish within the grace; then stop them where they are, which their records survive."""
+    async def _drain(self, grace: float) -> None:
+        """Let running jobs finish within the grace; then stop them where they are, which their records survive.
+
+        A job that has sent nothing is stopped at once: it would only begin what there may be no time to end.
+        """
+        for running in tuple(self._jobs.values()):
+            with suppress(OSError):
+                if running.stoppable and not running.sent:
+                    self._halt(running)
         tasks = [job.task for job in self._jobs.values() if job.task is not None]
         if not tasks:
             return
         self._log.info("worker.draining", jobs=len(tasks))
-        deadline = time.monotonic() + self._settings.grace_s
+        deadline = time.monotonic() + grace
         pending = set(tasks)
         while pending and time.monotonic() < deadline:
             self._on_beat()
             _, pending = await asyncio.wait(pending, timeout=min(1.0, max(0.0, deadline - time.monotonic())))
         for running in tuple(self._jobs.values()):
-            if running.task is not None:
-                running.progress.reason = running.progress.reason or "stopping"
-                running.task.cancel()
+            self._halt(running)
         if pending:
             await asyncio.wait(pending, timeout=5)
+
+    def _halt(self, running: Running) -> None:
+        if running.task is not None:
+            running.progress.reason = running.progress.reason or "stopping"
+            running.task.cancel()
 
     def _timestamp(self) -> str:
         return timestamp(self._wall())
