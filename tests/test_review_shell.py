@@ -75,6 +75,7 @@ def jobs(house: House) -> Path:
 # A disk that fails
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["claim", "prompt", "sent.1", "accepted.1", "reply", "RESULT_one.md", "done"])
 def test_a_full_disk_delays_a_request_and_nothing_else(house: House, server: Server, name: str) -> None:
     """Whatever cannot be written, the request waits for space: it is answered then, and billed once."""
@@ -106,6 +107,7 @@ def test_a_paid_reply_outlives_a_full_disk_where_it_cannot_be_fetched_again(hous
     assert len(server.bills()) == 1
 
 
+@pytest.mark.slow
 def test_a_status_that_cannot_be_posted_leaves_nothing_behind(house: House, server: Server) -> None:
     """A directory by the STATUS file's name: the job goes on, and no temporary file is left at every heartbeat."""
     house.use(server, heartbeat_s=0.1)
@@ -120,6 +122,7 @@ def test_a_status_that_cannot_be_posted_leaves_nothing_behind(house: House, serv
 # The index
 
 
+@pytest.mark.slow
 def test_an_index_that_somebody_holds_delays_an_edit_and_loses_none(house: House, server: Server) -> None:
     """Another program holds a lock on the index: the edit is asked once it is let go."""
     house.use(server)
@@ -137,6 +140,7 @@ def test_an_index_that_somebody_holds_delays_an_edit_and_loses_none(house: House
     assert len(server.bills()) == 2
 
 
+@pytest.mark.slow
 def test_an_index_with_a_damaged_page_is_made_anew(house: House, server: Server) -> None:
     """Sound at its head and garbage behind: the daemon starts, and nothing is asked again."""
     house.use(server)
@@ -211,6 +215,7 @@ def limited(server: Server, seconds: float) -> None:
     server.script({"match": POST, "do": {"error": "rate_limited", "retry_after": seconds}, "times": 1})
 
 
+@pytest.mark.slow
 def test_an_edit_taken_back_before_anything_was_sent_is_still_answered(house: House, server: Server) -> None:
     """Edited while nothing was out, killed, edited back: the first bytes were never answered, so they are asked."""
     house.use(server)
@@ -231,6 +236,7 @@ def test_an_edit_taken_back_before_anything_was_sent_is_still_answered(house: Ho
     assert len(server.bills()) == 1
 
 
+@pytest.mark.slow
 def test_on_edit_keep_still_takes_an_edit_before_anything_was_sent(house: House, server: Server) -> None:
     """`keep` is about answers that stand; bytes that replace unsent ones are the request."""
     house.use(server, on_edit="keep")
@@ -244,6 +250,7 @@ def test_on_edit_keep_still_takes_an_edit_before_anything_was_sent(house: House,
     assert len(server.bills()) == 1
 
 
+@pytest.mark.slow
 def test_a_conflict_copy_is_not_billed_after_a_kill_either(house: House, server: Server) -> None:
     """Killed between its claim and its RESULT, a duplicate is still one after the restart."""
     house.use(server)
@@ -270,6 +277,7 @@ def test_a_draft_is_one_wherever_it_says_so(house: House, server: Server, encodi
     assert server.bills() == []
 
 
+@pytest.mark.slow
 def test_the_history_keeps_each_revisions_own_page(house: House, server: Server) -> None:
     """Killed between RESULT.md and RESULT.json of the second revision: the first one's page stays what it was."""
     house.use(server)
