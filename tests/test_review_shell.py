@@ -316,6 +316,20 @@ def test_a_cancel_while_the_answer_is_being_published_comes_too_late(house: Hous
     until(lambda: not (house.folder / f"{PREFIX}STATUS_one.json").exists(), what="STATUS gone")
 
 
+def test_a_lost_call_that_was_sent_again_has_its_deadline(house: House, server: Server) -> None:
+    """In doubt at the start, proven absent, sent again and never answered: the deadline holds for the new send."""
+    house.use(server, doubt_wait_s=0.5, deadline_s=2)
+    daemon = house.up()
+    server.script({"match": POST, "do": {"kill": daemon.process.pid, "bill": False}, "times": 1})
+    house.drop("one")
+    daemon.process.wait(30)
+    assert server.bills() == []
+    server.script({"match": POST, "do": {"run": "forever"}})
+    house.up()
+    result = house.result("one")
+    assert (result["status"], result["error"]["kind"]) == ("failed", "deadline")
+
+
 def test_a_reload_does_not_take_a_running_call_out_of_reach(house: House, server: Server) -> None:
     """SIGHUP while a call runs: CANCEL still stops it at the provider, not only here."""
     house.use(server)
@@ -428,3 +442,17 @@ def test_stop_sends_nothing_new(house: House, server: Server) -> None:
     house.up()
     assert house.result("one")["status"] == "answered"
     assert len(server.bills()) == 1
+
+
+@pytest.mark.slow
+def test_nothing_is_sent_again_after_the_deadline(house: House, server: Server) -> None:
+    """Cut off by its deadline and then proven absent: the time is over, so it is not asked once more."""
+    house.use(server, "chat", doubt_wait_s=0.5, deadline_s=2, endpoints__openai__store="true")
+    path = "/v1/chat/completions"
+    server.script({"match": {"method": "POST", "path": path}, "do": {"stall": "silent", "bill": False}, "times": 1})
+    house.up()
+    house.drop("one")
+    result = house.result("one")
+    assert (result["status"], result["error"]["kind"]) == ("failed", "deadline")
+    assert server.bills() == []
+    assert "billed" not in result["error"]["message"]

@@ -7,6 +7,7 @@ prompt; a reply, once on disk, is the reply.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -138,6 +139,8 @@ class Desk:
             raise _Over("rejected", fail, map(str, error.problems)) from error
         course.ref = replace(course.ref, title=_title(request.issue))
         course.warnings += request.warnings
+        if request.options.id not in ("", claim.id):
+            course.warnings.append(f"`id: {request.options.id}` is not heeded: the file's name says {claim.id}")
         name = request.options.models[0] if request.options.models else self._limits.model
         if len(request.options.models) > 1 or request.options.compare:
             course.warnings.append(f"several models cannot be compared yet; only {name} was asked")
@@ -172,7 +175,8 @@ class Desk:
             call.on_phase = progress.tell
             course.warnings.append(f"the first answer was malformed ({error.message}); it was asked for once more")
             again = await self._recorded_prompt(call, lambda: again)
-            self._hold_price(again, model, facts, request, claim.id, course)
+            if not call.may_be_billed:
+                self._hold_price(again, model, facts, request, claim.id, course)
             reply = await self._ask(call, again, model, facts, request, progress, course)
             try:
                 read = await record.journal.run(analysis.read, reply, prompt)
@@ -315,11 +319,11 @@ class Desk:
             return
         price = self.price_bound(prompt, facts)
         if price is None:
-            message = f"the price of {facts.name} is not known, so the limit of ${min(limits):.2f} cannot be held"
+            message = f"the price of {facts.name} is not known, so the limit of ${_usd(min(limits))} cannot be held"
             raise _Over("rejected", failure("unknown_price", message, key), (message,))
         price += course.cost_usd or 0.0
         if price > min(limits):
-            message = f"it could cost up to ${price:.4f}, the limit is ${min(limits):.4f}"
+            message = f"it could cost up to ${_usd(price)}, the limit is ${_usd(min(limits))}"
             raise _Over("rejected", failure("budget", message, key), (message,))
 
     def price_bound(self, prompt: Prompt, facts: ModelFacts) -> float | None:
@@ -379,11 +383,11 @@ class Desk:
     async def _reply(self, call: CallRecord, prompt: Prompt, model: Model, left: float) -> Reply | None:
         """Ask within `left` seconds; None when the deadline passed without an answer."""
         try:
-            async with asyncio.timeout(None if call.in_doubt else left):
-                return await model.ask(prompt, call)
+            return await self._within(left, call, prompt, model)
         except TimeoutError:
-            if call.in_doubt:  # the look-up has a patience of its own, and its word is worth waiting for
-                return await model.ask(prompt, call)
+            if call.in_doubt:  # the look-up's word is worth waiting for, but nothing more is sent
+                with contextlib.suppress(TimeoutError):
+                    return await self._within(0.0, call, prompt, model)
             if call.state is not CallState.ACCEPTED:
                 return call.reply
         await model.cancel(call)
@@ -393,6 +397,23 @@ class Desk:
         except TimeoutError:
             return None
         return None if reply.outcome == "cancelled" else reply
+
+    async def _within(self, left: float, call: CallRecord, prompt: Prompt, model: Model) -> Reply:
+        """Ask within `left` seconds. A look-up has a patience of its own: after one they count from the next send."""
+        tell, clock = call.on_phase, asyncio.get_running_loop().time
+        async with asyncio.timeout(None if call.in_doubt else left) as limit:
+
+            def phase(name: str, detail: str) -> None:
+                if name == "asking" and limit.when() is None:
+                    limit.reschedule(clock() + left)
+                if tell is not None:
+                    tell(name, detail)
+
+            call.on_phase = phase
+            try:
+                return await model.ask(prompt, call)
+            finally:
+                call.on_phase = tell
 
     def _receipt(self, call: CallRecord, prompt: Prompt, model: Model, facts: ModelFacts) -> Egress:
         context = prompt.context
@@ -464,6 +485,10 @@ def _shorten(text: str, tokens: int, count: Callable[[str], int]) -> tuple[str, 
         used += sizes[tail]
     left = tail - head
     return "".join(lines[:head]) + f"[... {left} lines left out ...]\n" + "".join(lines[tail:]), left
+
+
+def _usd(amount: float) -> str:
+    return f"{amount:.4f}" if amount >= 0.0001 or not amount else f"{amount:.12f}".rstrip("0")
 
 
 def _title(issue: str) -> str:
