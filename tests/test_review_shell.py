@@ -456,3 +456,34 @@ def test_nothing_is_sent_again_after_the_deadline(house: House, server: Server) 
     assert (result["status"], result["error"]["kind"]) == ("failed", "deadline")
     assert server.bills() == []
     assert "billed" not in result["error"]["message"]
+
+
+@pytest.mark.slow
+def test_reloads_leave_no_connection_behind(house: House, server: Server) -> None:
+    """Whatever a former configuration held open is closed once its jobs have ended."""
+    house.use(server)
+    daemon = house.up()
+    descriptors = Path(f"/proc/{daemon.process.pid}/fd")
+    counts = []
+    for n in range(6):
+        house.drop(f"n{n}")
+        house.result(f"n{n}")
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda n=n: sum(e["event"] == "config.reloaded" for e in daemon.events()) > n, what="reloaded")
+        if not n:
+            time.sleep(2.5)  # the first round opens what stays open
+        counts.append(len(os.listdir(descriptors)))
+    until(lambda: len(os.listdir(descriptors)) <= counts[0], what="closed")
+
+
+@pytest.mark.slow
+def test_a_retry_needs_no_request_file(house: House, server: Server) -> None:
+    """A request that was answered and deleted is asked again from the journal, however long its turn takes."""
+    house.use(server)
+    house.up()
+    path = house.drop("r")
+    house.result("r")
+    path.unlink()
+    limited(server, 3)
+    (house.folder / f"{PREFIX}RETRY_r").touch()
+    assert house.revision("r", 2)["status"] == "answered"

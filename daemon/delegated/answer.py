@@ -100,6 +100,12 @@ class Desk:
         self._known_secrets = known_secrets
         self._wall = wall
         self._calls: dict[str, list[tuple[Model, CallRecord]]] = {}
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no job is being answered here."""
+        await self._idle.wait()
 
     async def stop(self, record: JobRecord, progress: Any) -> bool:
         """Ask the providers to stop this job's calls; True when one is running there, whose end is then fetched."""
@@ -122,12 +128,15 @@ class Desk:
         course = Course(RequestRef(claim.id, claim.name, claim.sha256, claim.revision))
         started = time.monotonic()
         self._calls[record.place] = []
+        self._idle.clear()
         try:
             return await self._answer(record, progress, course)
         except _Over as over:
             return self._result(course, over.status, error=over.error, problems=over.problems)
         finally:
             del self._calls[record.place]
+            if not self._calls:
+                self._idle.set()
             course.timings["total"] = round(time.monotonic() - started, 3)
 
     async def _answer(self, record: JobRecord, progress: Any, course: Course) -> Result:

@@ -158,7 +158,9 @@ class App:
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="disk")
         self._words = functools.cache(counter)
         self._workers: dict[str, Worker] = {}
-        self._models: list[Models] = []
+        self._models: dict[Desk, Models] = {}
+        self._spaces: dict[str, Workspace] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self._ready: set[str] = set()
         self._beats: dict[str, float] = {}
         self._pinged = 0.0
@@ -196,14 +198,15 @@ class App:
             raise
         finally:
             service.stopping()
-            for models in self._models:
+            for models in tuple(self._models.values()):
                 await models.close()
             self._pool.shutdown(wait=False, cancel_futures=True)
         return {key: status for worker in self._workers.values() for key, status in worker.outcomes.items()}
 
     def _desk(self, path: str, config: Config) -> Desk:
         models = Models(config, os.environ, self._words)
-        self._models.append(models)
+        if path not in self._spaces:
+            self._spaces[path] = Workspace(path)
         for key in models.own_keys():
             logs.hide(key)
 
@@ -211,8 +214,8 @@ class App:
             words = self._words()
             return Tokens(words, exact=words.exact)
 
-        return Desk(
-            Workspace(path),
+        desk = Desk(
+            self._spaces[path],
             model=models.find,
             tokens=tokens,
             limits=Limits(
@@ -225,6 +228,15 @@ class App:
             ),
             known_secrets=models.own_keys,
         )
+        self._models[desk] = models
+        return desk
+
+    async def _retire(self, desk: Desk) -> None:
+        """Close what a desk that was replaced held open, once the jobs that began with it have ended."""
+        await desk.idle()
+        models = self._models.pop(desk, None)
+        if models is not None:
+            await models.close()
 
     def _on_ready(self, path: str) -> None:
         first = path not in self._ready
@@ -276,13 +288,20 @@ class App:
     def _reload(self) -> None:
         """Read the configuration again; a bad one is refused whole and the old one stays."""
         service.reloading()
+        former = tuple(self._models)
         try:
             fresh = {path: self._load(path) for path in self._workers}
-            for path, config in fresh.items():
-                self._workers[path].reconfigure(self._desk(path, config), _settings(config))
-            self._log.info("config.reloaded")
-        except OperatorError as error:
+            desks = {path: self._desk(path, config) for path, config in fresh.items()}
+        except (OperatorError, OSError) as error:
             self._log.error("config.refused", reason=str(error))
+        else:
+            for path, config in fresh.items():
+                self._workers[path].reconfigure(desks[path], _settings(config))
+            for desk in former:
+                task = asyncio.create_task(self._retire(desk))
+                self._retiring.add(task)
+                task.add_done_callback(self._retiring.discard)
+            self._log.info("config.reloaded")
         service.ready(f"serving {len(self._workers)} workspace(s)")
 
 

@@ -97,6 +97,10 @@ class Session:
     def look(self, only: frozenset[str] | None, waiting: Mapping[str, Waiting]) -> Look:
         """Look at the folder (or only at some names), leaving out the requests that are dealt with. Blocking."""
         look = self.folder.look(only)
+        if look.full:
+            # A file that comes back is read again, which costs a hash; for ever to remember all costs more.
+            for name in self.known.keys() - {entry.name for entry in look.entries}:
+                self.known.pop(name, None)
         entries = []
         for entry in look.entries:
             if self.known.get(entry.name) == entry.sig or (look.full and self._protected(entry, look)):

@@ -95,6 +95,12 @@ class Running:
         self.desk: Answerer | None = None  # the one that has the job's calls; a reload may have brought another
         self.answered = False  # on its way out: nothing stops it any more
         self.gone_since: float | None = None
+        self.seen = False  # its REQUEST stood there while it ran
+
+    @property
+    def ordered(self) -> bool:
+        """Say whether a RETRY file asked for this run."""
+        return self.record is not None and bool(self.record.claim.order)
 
     @property
     def stoppable(self) -> bool:
@@ -659,7 +665,8 @@ class Worker:
         claim = record.claim
         self._cancels.discard(claim.id)
         session.clear_notices(claim.id)
-        self.outcomes[claim.id] = status
+        if self._once:
+            self.outcomes[claim.id] = status
         if sig is not None:
             self._settled(session, claim.name, claim.id, sig)
 
@@ -757,7 +764,9 @@ class Worker:
             if not running.stoppable:
                 continue
             if session.folder.entry(running.name) is not None:
-                running.gone_since = None
+                running.gone_since, running.seen = None, True
+            elif running.ordered and not running.seen:
+                pass  # asked again by a RETRY file after its REQUEST was deleted: it was not deleted to stop this
             elif running.gone_since is None:
                 running.gone_since = now
             elif now - running.gone_since >= _GONE_S and not running.sent:
