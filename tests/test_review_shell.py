@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,7 +21,9 @@ import pytest
 
 from asking import PROMPT, call_in, responses
 from delegated.journal import CallRecord
+from delegated.session import Session
 from delegated.testing.server import Server as LocalServer
+from delegated.watch import Bell
 from harness import PREFIX, House, Server, request_text, until
 
 POST = {"method": "POST", "path": "/v1/responses"}
@@ -487,3 +490,38 @@ def test_a_retry_needs_no_request_file(house: House, server: Server) -> None:
     limited(server, 3)
     (house.folder / f"{PREFIX}RETRY_r").touch()
     assert house.revision("r", 2)["status"] == "answered"
+
+
+async def test_a_watch_that_died_is_replaced(tmp_path: Path) -> None:
+    """The same folder, the same lock, a new watch: what is dropped then rings."""
+    bell = Bell()
+    with ThreadPoolExecutor(1) as pool:
+        session = Session(str(tmp_path), bell, watch="inotify", wall=time.time, pool=pool)
+        try:
+            assert session.watch.alive()
+            session.watch.close()
+            assert not session.watch.alive()
+            session.watch_again(bell, "inotify")
+            assert session.watch.alive()
+            (tmp_path / f"{PREFIX}REQUEST_one.md").write_text(request_text())
+            await bell.wait(30)
+            assert bell.answer().touched == {f"{PREFIX}REQUEST_one.md"}
+        finally:
+            session.close()
+
+
+async def test_a_session_that_cannot_open_leaves_nothing_open(tmp_path: Path) -> None:
+    """No watch, no lock, no index, no folder: every descriptor is given back, and the folder can be opened again."""
+    bell = Bell()
+    with ThreadPoolExecutor(1) as pool:
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(OSError, match="No such file"):
+            Session(str(tmp_path / "missing"), bell, watch="auto", wall=time.time, pool=pool)
+        (tmp_path / ".delegated").mkdir()
+        (tmp_path / ".delegated" / "index.sqlite").mkdir()
+        with pytest.raises(OSError):
+            Session(str(tmp_path), bell, watch="auto", wall=time.time, pool=pool)
+        assert len(os.listdir("/proc/self/fd")) == before
+        (tmp_path / ".delegated" / "index.sqlite").rmdir()
+        Session(str(tmp_path), bell, watch="auto", wall=time.time, pool=pool).close()
+        assert len(os.listdir("/proc/self/fd")) == before

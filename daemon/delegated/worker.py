@@ -32,6 +32,7 @@ from delegated.session import Session
 from delegated.watch import Bell, Polling, Rung
 
 _TICK_S: Final = 1.0
+_STATUS_PAUSE_S: Final = 0.1
 _GONE_S: Final = 1.0  # vim takes the name away for a moment when it saves
 _ERROR_PAUSE_S: Final = 1.0
 _JOURNAL_GONE_S: Final = 3.0  # `rm -r` of the whole folder takes the journal away a while before the folder itself
@@ -95,6 +96,7 @@ class Running:
         self.desk: Answerer | None = None  # the one that has the job's calls; a reload may have brought another
         self.answered = False  # on its way out: nothing stops it any more
         self.gone_since: float | None = None
+        self.status_due: asyncio.TimerHandle | None = None
         self.seen = False  # its REQUEST stood there while it ran
 
     @property
@@ -362,7 +364,7 @@ class Worker:
         *,
         redo: Callable[[], None] = lambda: None,
     ) -> None:
-        progress = Progress(self._timestamp(), lambda p: self._post_status(session, running))
+        progress = Progress(self._timestamp(), lambda p: self._post_status_soon(session, running))
         running = Running(key, name, progress)
         self._jobs[key] = running
 
@@ -400,12 +402,13 @@ class Worker:
         """Read a request that seems complete, decide what it is, and run it."""
         entry, rules = wait.entry, self._settings.rules
         name = entry.name
+
+        def read() -> tuple[Bytes | Held, JobRecord | None]:
+            got = session.folder.read(name, self._settings.max_request_bytes)
+            return got, session.journal.latest(entry.id) if isinstance(got, Bytes) else None
+
         try:
-            got = (
-                await session.journal.run(session.folder.read, name, self._settings.max_request_bytes)
-                if entry.kind == "file"
-                else None
-            )
+            got, latest = await session.journal.run(read) if entry.kind == "file" else (None, None)
         except OSError as error:
             if error.errno not in (errno.EFBIG, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR):
                 if error.errno == errno.EACCES:
@@ -442,13 +445,14 @@ class Worker:
                     self._log.info("request.draft", name=name)
                     self._dealt_with(session, name, got.sig)
                     return None
-        return await self._claim(session, wait, got, running)
+        return await self._claim(session, wait, got, latest, running)
 
-    async def _claim(self, session: Session, wait: Waiting, got: Bytes, running: Running) -> None:
+    async def _claim(
+        self, session: Session, wait: Waiting, got: Bytes, latest: JobRecord | None, running: Running
+    ) -> None:
         entry = wait.entry
         name, key = entry.name, entry.id
         journal = session.journal
-        latest = await journal.run(journal.latest, key)
         revision = 1
         if latest is None:
             about = session.answered(key)
@@ -563,7 +567,7 @@ class Worker:
         running.name = record.claim.name
         claim = record.claim
         with structlog.contextvars.bound_contextvars(job=f"{claim.id}.r{claim.revision}"):
-            if await session.journal.run(session.published, record):
+            if record.found and await session.journal.run(session.published, record):
                 done = record.done
                 self._finished(session, record, done.status if done else "", sig)
                 return
@@ -576,13 +580,15 @@ class Worker:
                 return
             try:
                 running.desk = self._desk
-                if claim.id in self._cancels:
+                # The file, not only the order as heard: it may have come before the request, when it was about nothing.
+                if claim.id in self._cancels or session.folder.dir.exists(f"{names.PREFIX}CANCEL_{claim.id}"):
                     running.progress.reason = "cancelled"
                     raise asyncio.CancelledError
                 result = await running.desk.answer(record, running.progress)
             except asyncio.CancelledError:
                 if running.progress.reason == "superseded":
                     await session.journal.run(record.finish, "superseded")
+                    await session.journal.run(session.clear_stale, (claim.id,))
                     self._log.info("job.superseded")
                     raise
                 if running.progress.reason not in ("cancelled", "deleted"):
@@ -778,6 +784,13 @@ class Worker:
             for running in tuple(self._jobs.values()):
                 if running.record is not None:
                     self._post_status(session, running)
+
+    def _post_status_soon(self, session: Session, running: Running) -> None:
+        """Post the STATUS in a moment: the phases of a quick job are not worth a file each."""
+        if running.status_due is None or running.status_due.when() <= asyncio.get_running_loop().time():
+            running.status_due = asyncio.get_running_loop().call_later(
+                _STATUS_PAUSE_S, self._post_status, session, running
+            )
 
     def _post_status(self, session: Session, running: Running) -> None:
         record, progress = running.record, running.progress
