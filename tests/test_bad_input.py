@@ -219,7 +219,8 @@ def test_a_huge_file_is_refused_unread(served: Served, words: str, size: int) ->
         result = served.house.result(key)
         assert (result["status"], result["error"]["kind"]) == ("rejected", "invalid_request")
         assert "larger than" in str(result["problems"])
-        assert "below the size limit" in str(result["problems"])
+        assert "4,194,304 bytes" in str(result["problems"])
+        assert "`max_request_bytes`" in str(result["problems"])
         assert served.rss() - before < MAX_GROWTH
     served.house.request(key).unlink()
 
@@ -320,6 +321,9 @@ def test_a_name_that_is_none_is_told(served: Served) -> None:
     checks = [check for check in json.loads(told.stdout)["checks"] if check["name"] == "names"]
     assert f"{len(names) - 5} more" in checks[-1]["message"]
     assert all(f"{PREFIX}REQUEST_<id>.md" in check["hint"] and check["message"].isascii() for check in checks)
+    logged = [event for event in served.daemon.events() if event["event"] == "request.misnamed"]
+    assert len(logged) == len(names), "each in one whole line, once"
+    assert all(event["name"].isascii() and "<id>" in event["hint"] for event in logged)
     for name in names:
         os.unlink(os.path.join(folder, name))
 
@@ -579,7 +583,7 @@ def test_a_limit_of_the_request_itself_holds(asked: Served) -> None:
     with asked.billed(0):
         result = asked.drop("---\nmodels: dear\nmax_cost_usd: 0.000001\n---\nit fails\n")
         assert (result["status"], result["error"]["kind"]) == ("rejected", "budget")
-        assert "the limit is $0.0000" in result["error"]["message"]
+        assert "the limit is $0.000001" in result["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -713,6 +717,21 @@ def place(house: House, key: str) -> Path:
     return temp
 
 
+def test_a_full_disk_at_the_start(small: House, server: Server) -> None:
+    """Nothing can be recorded, so nothing is asked: exit 74 with what to do; with space again, all is answered."""
+    small.use(server)
+    os.rename(place(small, "full"), small.request("full"))
+    ballast = fill(small)
+    said = ends(small, 74)
+    assert "No space left on device" in said
+    assert "hint: free space" in said
+    assert "Traceback" not in said
+    ballast.unlink()
+    small.up()
+    assert small.result("full")["status"] == "answered"
+    assert len(server.bills()) == 1
+
+
 def test_a_disk_that_fills_before_the_claim(small: House, server: Server) -> None:
     """No claim, no call: loud in the log while it lasts; with space again it is answered, once."""
     small.use(server)
@@ -732,8 +751,28 @@ def test_a_disk_that_fills_before_the_claim(small: House, server: Server) -> Non
 def interrupted(daemon: Daemon) -> bool:
     """Say whether the log names the disk as the reason for which a job cannot go on."""
     reasons = ("No space left on device", "Permission denied")
-    told = [event for event in daemon.events() if event["event"] in ("job.interrupted", "result.unpublished")]
+    told = [
+        event
+        for event in daemon.events()
+        if event["event"] in ("job.interrupted", "record.unwritten", "result.unpublished")
+    ]
     return any(reason in event["reason"] for event in told for reason in reasons)
+
+
+def test_a_disk_that_fills_while_the_model_works(small: House, server: Server) -> None:
+    """The answer is fetched again once it can be recorded: nothing is lost, and nothing is billed twice."""
+    small.use(server)
+    server.script({"match": PAID, "do": {"run": 1}})
+    daemon = small.up()
+    os.rename(place(small, "full"), small.request("full"))
+    until(lambda: list((small.folder / ".delegated" / "jobs").glob("*/full/r1/calls/*/accepted.1")), what="accepted")
+    ballast = fill(small)
+    until(lambda: interrupted(daemon), what="the log says so")
+    assert not small.has_result("full")
+    ballast.unlink()
+    assert small.result("full")["status"] == "answered"
+    assert len(server.bills()) == 1
+    assert daemon.process.poll() is None
 
 
 def test_a_disk_mounted_read_only(small: House, server: Server) -> None:
@@ -784,3 +823,30 @@ def test_a_journal_that_may_be_written_no_more(house: House, server: Server, bou
     temp.chmod(0o700)
     assert house.result("waits")["status"] == "answered"
     assert len(server.bills()) == 1
+
+
+def test_a_request_that_may_not_be_read(house: House, server: Server, bound: tuple[str, ...]) -> None:
+    """It is told once, loudly, with what to do, while others are served; once it may be read it is answered."""
+    house.use(server)
+    daemon = house.start(prefix=bound).ready()
+    temp = house.outside / "closed"
+    temp.write_text(request_text())
+    temp.chmod(0)
+    os.rename(temp, house.request("closed"))
+    unreadable = lambda: [each for each in daemon.events() if each["event"] == "request.unreadable"]  # noqa: E731
+    until(unreadable, what="the log says so")
+    house.drop("other")
+    assert house.result("other")["status"] == "answered"
+    assert len(unreadable()) == 1
+    assert "make it readable" in unreadable()[0]["hint"]
+    house.request("closed").chmod(0o600)
+    assert house.result("closed")["status"] == "answered"
+    assert len(server.bills()) == 2
+
+
+def test_an_id_in_the_text_that_is_not_the_names_is_told(served: Served) -> None:
+    """The file's name is the id; another one in the front matter is not heeded, and the RESULT says so."""
+    with served.billed(1):
+        result = served.drop("---\nid: another\n---\nit fails\n")
+        assert result["status"] == "answered"
+        assert any("`id: another` is not heeded" in warning for warning in result["warnings"])

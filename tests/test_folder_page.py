@@ -144,6 +144,7 @@ def test_a_real_status_fits_the_schema(house: House, server: Server) -> None:
         assert set(status) == set(SCHEMA["properties"])
     assert {"backing off", "held back"} & set(seen)
     assert seen["waiting"]["model"] == "gpt-4o"
+    assert seen["waiting"]["attempt"] >= 1
 
 
 @pytest.mark.parametrize("change", [{"revision": 0}, {"state": "done"}, {"heartbeat": 5}, {"phase": None}])

@@ -97,6 +97,18 @@ def test_cancel_before_the_daemon_runs(house: House, server: Server) -> None:
     assert server.bills() == []
 
 
+def test_cancel_that_comes_before_its_request(house: House, server: Server) -> None:
+    """An order that was there first holds for the request that comes after it; nothing is sent."""
+    house.use(server)
+    house.up()
+    (house.folder / f"{PREFIX}CANCEL_c").touch()
+    house.drop("other")
+    house.result("other")
+    house.drop("c")
+    assert house.result("c")["status"] == "cancelled"
+    assert len(server.bills()) == 1
+
+
 def test_a_request_deleted_before_it_was_sent_is_cancelled(house: House, server: Server) -> None:
     """Deleted while the call still waits: cancelled. Deleted after: finished and published."""
     house.use(server)

@@ -98,16 +98,29 @@ def test_killed_at_the_instant_of_the_bill(house: House, server: Server, wire: s
 
 @pytest.mark.slow
 def test_a_send_that_was_lost_on_the_way_is_sent_again_once_proven_absent(house: House, server: Server) -> None:
-    """Killed after `sent` was recorded and before anything left: the look-up finds nothing, and it is asked then."""
+    """Killed after `sent` and before anything was taken: the look-up finds nothing, and it is asked then."""
     house.use(server, doubt_wait_s=0.5, deadline_s=2)
     daemon = house.up()
     server.script({"match": {"method": "POST", "path": "/v1/responses"}, "do": {"reset": "before_body"}, "times": 1})
     house.drop("one")
     until(lambda: "sent.1" in records(house, "one"), what="sent")
+    daemon.kill()
+    house.up()
     result = house.result("one")
     assert result["status"] == "answered", result["error"]
     assert len(server.bills()) == 1
-    assert daemon.process.poll() is None
+    assert {"unsent.1", "sent.2"} <= records(house, "one")
+
+
+def test_a_send_that_is_proven_absent_too_late_is_not_made_again(house: House, server: Server) -> None:
+    """Without a restart the proof takes longer than the request may: nothing is sent after its deadline."""
+    house.use(server, doubt_wait_s=0.5, deadline_s=1)
+    house.up()
+    server.script({"match": {"method": "POST", "path": "/v1/responses"}, "do": {"reset": "before_body"}, "times": 1})
+    house.drop("one")
+    result = house.result("one")
+    assert (result["status"], result["error"]["kind"]) == ("failed", "deadline")
+    assert server.bills() == []
 
 
 def test_a_result_without_its_page_gets_it_back(house: House, server: Server) -> None:

@@ -12,7 +12,8 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from delegated import analysis
 from delegated import prompt as prompts
@@ -30,6 +31,8 @@ from delegated.secrets import Redaction, forbidden, redact
 from delegated.traces import frames
 from delegated.workspace import Workspace
 
+_SMALL: Final = 64 << 10
+T = TypeVar("T")
 _STOP_PATIENCE_S: Final = 30.0
 
 
@@ -142,7 +145,9 @@ class Desk:
     async def _answer(self, record: JobRecord, progress: Any, course: Course) -> Result:
         claim = record.claim
         try:
-            request = await record.journal.run(parse, claim.data, _suffix(claim.name))
+            small = len(claim.data) <= _SMALL  # a way to another thread and back costs more than the work itself
+            run = _here if small else record.journal.run
+            request = await run(parse, claim.data, _suffix(claim.name))
         except RequestError as error:
             fail = failure("invalid_request", "the request cannot be used", claim.id)
             raise _Over("rejected", fail, map(str, error.problems)) from error
@@ -169,7 +174,7 @@ class Desk:
 
         progress.tell("gathering")
         call = record.call(1, "first")
-        call.on_phase = progress.tell
+        call.on_phase = partial(_told, progress, call)
         prompt = await self._prompt(call, request, model, facts, course)
         reply = await self._ask(call, prompt, model, facts, request, progress, course)
         progress.tell("checking")
@@ -181,7 +186,7 @@ class Desk:
             # One repair at most, and it is a call like any other: recorded, priced, on the receipt.
             again = prompts.repair(prompt, reply.text, error.message)
             call = record.call(2, "repair")
-            call.on_phase = progress.tell
+            call.on_phase = partial(_told, progress, call)
             course.warnings.append(f"the first answer was malformed ({error.message}); it was asked for once more")
             again = await self._recorded_prompt(call, lambda: again)
             if not call.may_be_billed:
@@ -208,7 +213,8 @@ class Desk:
         course.warnings += [w for w in prompt.context.warnings if w not in course.warnings]
         course.timings["gather"] = round(time.monotonic() - started, 3)
         if not call.may_be_billed:
-            await journal.run(self._hold_price, prompt, model, facts, request, call.job.claim.id, course)
+            run = _here if len(prompt.user) <= _SMALL else journal.run
+            await run(self._hold_price, prompt, model, facts, request, call.job.claim.id, course)
         return prompt
 
     async def _recorded_prompt(self, call: CallRecord, make: Callable[[], Prompt]) -> Prompt:
@@ -476,6 +482,15 @@ class Desk:
             timings=course.timings,
             raw_response=course.raw,
         )
+
+
+def _told(progress: Any, call: CallRecord, phase: str, detail: str = "") -> None:
+    progress.attempt = call.attempt
+    progress.tell(phase, detail)
+
+
+async def _here(function: Callable[..., T], *args: Any) -> T:
+    return function(*args)
 
 
 def _shorten(text: str, tokens: int, count: Callable[[str], int]) -> tuple[str, int]:

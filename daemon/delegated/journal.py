@@ -323,7 +323,8 @@ class Journal:
         for parent in (place, shard) if shard in self._shards else (place, shard, "jobs"):
             self.dir.sync(parent)
         self._shards.add(shard)
-        return JobRecord(self, Claim(key, revision, name, sha256, data, self.now(), refused, order, duplicate_of))
+        claimed = Claim(key, revision, name, sha256, data, self.now(), refused, order, duplicate_of)
+        return JobRecord(self, claimed, found=False)
 
     def quarantine(self, path: str) -> None:
         """Set a damaged record aside under a name that no reader takes for a record."""
@@ -338,9 +339,10 @@ class Journal:
 class JobRecord:
     """One claimed revision: its claim, its calls, its end."""
 
-    def __init__(self, journal: Journal, claim: Claim) -> None:
+    def __init__(self, journal: Journal, claim: Claim, *, found: bool = True) -> None:
         self.journal = journal
         self.claim = claim
+        self.found = found  # not made just now: a RESULT of this very revision may stand already
         self.place = f"{_place(claim.id)}/r{claim.revision}"
 
     @property
