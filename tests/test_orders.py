@@ -97,6 +97,30 @@ def test_cancel_before_the_daemon_runs(house: House, server: Server) -> None:
     assert server.bills() == []
 
 
+def test_cancel_stops_a_call_that_a_former_daemon_left_at_the_provider(house: House, server: Server) -> None:
+    """Killed while it runs there, cancelled while nobody serves: the next start stops it and keeps its receipt."""
+    house.use(server)
+    server.script(NEVER)
+    daemon = house.up()
+    house.drop("c")
+    until(lambda: list((house.folder / ".delegated" / "jobs").glob("*/c/r1/calls/*/accepted.1")), what="accepted")
+    daemon.kill()
+    (house.folder / f"{PREFIX}CANCEL_c").touch()
+    house.up()
+    result = house.result("c")
+    assert result["status"] == "cancelled"
+    assert [sent["path"] for sent in result["egress"][0]["files"]] == ["app.py"]
+    assert [bill["state"] for bill in server.bills()] == ["cancelled"]
+
+
+def test_the_log_says_at_the_start_when_the_model_goes(house: House, server: Server) -> None:
+    """A model that leaves the API within 90 days is a warning in the log, before any request."""
+    (house.workspace.parent / "config.yaml").write_text("models:\n  gpt-4o:\n    shutdown: 2020-01-01\n")
+    house.use(server)
+    daemon = house.up("--config", str(house.workspace.parent / "config.yaml"))
+    assert [event["note"] for event in daemon.events() if event["event"] == "model.leaving"]
+
+
 def test_cancel_that_comes_before_its_request(house: House, server: Server) -> None:
     """An order that was there first holds for the request that comes after it; nothing is sent."""
     house.use(server)

@@ -113,6 +113,10 @@ class Desk:
     async def stop(self, record: JobRecord, progress: Any) -> bool:
         """Ask the providers to stop this job's calls; True when one is running there, whose end is then fetched."""
         stopped = False
+        for _ in range(100):  # a job that was just resumed takes its calls up in a moment
+            if self._calls.get(record.place) or not await record.journal.run(record.may_be_billed):
+                break
+            await asyncio.sleep(0.1)
         for model, call in self._calls.get(record.place, []):
             if model.wire == "responses":
                 # The POST of a background call returns at once with its id: wait for that rather than leave a doubt.

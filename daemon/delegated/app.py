@@ -81,7 +81,7 @@ class Models:
         return configs.api_key(endpoint, self._env, self._env.get("CREDENTIALS_DIRECTORY"))
 
     def _make(self, name: str) -> tuple[Model, ModelFacts]:
-        facts = self._facts(name)
+        facts = self.facts(name)
         if facts is None:
             known = sorted({*(fact.name for fact in pricing.TABLE), *self._config.models})
             near = get_close_matches(name, known, 1, 0.6)
@@ -109,7 +109,8 @@ class Models:
             raise Refused("missing_key", f"{endpoint.key_env or 'an API key'} environment variable required")
         return self._paid(name, facts, endpoint_name, endpoint, key or "none"), facts
 
-    def _facts(self, name: str) -> ModelFacts | None:
+    def facts(self, name: str) -> ModelFacts | None:
+        """Return what is known of a model under its name, the configuration's word before the table's."""
         extra = self._config.models.get(name)
         given = {k: v for k, v in asdict(extra).items() if v is not None and k != "endpoint"} if extra else {}
         return pricing.facts(name, {name: given} if extra else {})
@@ -209,6 +210,10 @@ class App:
             self._spaces[path] = Workspace(path)
         for key in models.own_keys():
             logs.hide(key)
+        known = models.facts(config.model)
+        note = pricing.warning(known, time.strftime("%Y-%m-%d", time.gmtime())) if known else ""
+        if note:
+            self._log.warning("model.leaving", note=note)
 
         def tokens() -> Tokens:
             words = self._words()

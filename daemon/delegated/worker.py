@@ -582,8 +582,12 @@ class Worker:
                 running.desk = self._desk
                 # The file, not only the order as heard: it may have come before the request, when it was about nothing.
                 if claim.id in self._cancels or session.folder.dir.exists(f"{names.PREFIX}CANCEL_{claim.id}"):
-                    running.progress.reason = "cancelled"
-                    raise asyncio.CancelledError
+                    if not (record.found and await session.journal.run(record.may_be_billed)):
+                        running.progress.reason = "cancelled"
+                        raise asyncio.CancelledError
+                    # A former life left a call at the provider: it is taken up, and then stopped there.
+                    self._cancels.add(claim.id)
+                    self._bell.ring()
                 result = await running.desk.answer(record, running.progress)
             except asyncio.CancelledError:
                 if running.progress.reason == "superseded":
