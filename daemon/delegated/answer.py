@@ -401,14 +401,14 @@ class Desk:
 
     async def _reply(self, call: CallRecord, prompt: Prompt, model: Model, left: float) -> Reply | None:
         """Ask within `left` seconds; None when the deadline passed without an answer."""
-        try:
-            return await self._within(left, call, prompt, model)
-        except TimeoutError:
-            if call.in_doubt:  # the look-up's word is worth waiting for, but nothing more is sent
-                with contextlib.suppress(TimeoutError):
-                    return await self._within(0.0, call, prompt, model)
-            if call.state is not CallState.ACCEPTED:
-                return call.reply
+        # Cut off and in doubt, it is looked up; proven absent, it is sent once more; after that it is only looked up.
+        for seconds in (left, left, 0.0):
+            with contextlib.suppress(TimeoutError):
+                return await self._within(seconds, call, prompt, model)
+            if not call.in_doubt:
+                break
+        if call.state is not CallState.ACCEPTED:
+            return call.reply
         await model.cancel(call)
         try:
             async with asyncio.timeout(_STOP_PATIENCE_S):
