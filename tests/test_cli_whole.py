@@ -140,6 +140,30 @@ def test_republish_brings_the_same_bytes_back(served: bool, house: House) -> Non
     assert not (house.job("gone").parent / "r2").exists()
 
 
+def test_a_deleted_result_is_not_waited_for(house: House) -> None:
+    """What is settled and lost its RESULT is called so everywhere, until it is edited or asked again."""
+    assert run(house, *ASK, "--id", "gone")[0] == 0
+    for suffix in ("md", "json"):
+        house.result_path("gone", suffix).unlink()
+    for command in ("wait", "show"):
+        code, _, err = run(house, command, "gone")
+        assert (code, "gone is settled; its RESULT was deleted" in err) == (exits.ABSENT, True), err
+        assert "delegate republish gone" in err
+    code, out, err = run(house, "status", "gone")
+    assert (code, out.splitlines()[0]) == (0, "gone: settled; its RESULT was deleted")
+    assert "next: delegate republish gone" in err
+    assert json.loads(run(house, "list", "--json")[1])[0]["state"] == "settled; its RESULT was deleted"
+    assert json.loads(run(house, "status", "--json")[1])["deleted"] == ["gone"]
+    request = house.request("gone")
+    before = request.read_bytes()
+    request.write_bytes(before + b"\nIt is worse now.\n")
+    assert json.loads(run(house, "status", "gone", "--json")[1])["state"] == "waiting", "an edit is work to come"
+    request.write_bytes(before)
+    code, out, err = run(house, "retry", "gone")
+    assert (code, "ZeroDivisionError" in out) == (0, True), err
+    assert house.result("gone")["request"]["revision"] == 2
+
+
 def test_cancel(house: House, server: Server) -> None:
     """A running job ends in `cancelled`, for the one who cancels and for the one who waits."""
     house.use(server)

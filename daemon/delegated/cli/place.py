@@ -21,6 +21,7 @@ except ImportError:  # Windows
 
 MARK: Final = ".autonomous_runs"
 JOURNAL: Final = ".delegated"
+DELETED: Final = "settled; its RESULT was deleted"
 
 
 class Absent(Exception):
@@ -147,7 +148,7 @@ def holder(place: Place) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One request in the folder: `state` is `settled`, `running` or `waiting`; `at` seconds since the epoch."""
+    """One request in the folder: `state` is `settled`, `running`, `waiting` or `DELETED`; `at` since the epoch."""
 
     id: str
     state: str
@@ -177,7 +178,8 @@ def rows(place: Place) -> list[Row]:
         elif key in running:
             found.append(Row(key, "running", running[key], name))
         else:
-            found.append(Row(key, "waiting", requests[key][0], name))
+            state = "waiting" if deleted(place, key) is None else DELETED
+            found.append(Row(key, state, requests[key][0], name))
     return sorted(found, key=lambda row: (-row.at, row.id))
 
 
@@ -265,7 +267,9 @@ def read_text(place: Place, name: str) -> str | None:
 
 def require(place: Place, key: str) -> None:
     """Raise `Absent` when neither a request nor a RESULT nor a record of this id stands in the folder."""
-    if request_names(place, key) or signature(place, key):
+    if request_names(place, key) or signature(place, key) or read_status(place, key) is not None:
+        return
+    if deleted(place, key) is not None:
         return
     import difflib
 
@@ -298,6 +302,54 @@ def job_place(place: Place, key: str) -> str | None:
         return None
     paths = (os.path.join(jobs, shard, key) for shard in shards)
     return next((path for path in paths if os.path.isdir(path)), None)
+
+
+def deleted(place: Place, key: str) -> str | None:
+    """Return how a request ended whose RESULT was deleted since; None when it still waits, runs or has its RESULT.
+
+    A REQUEST saved with other bytes, or a RETRY that lies there, is work to come: that one waits.
+    """
+    import hashlib
+
+    at = os.path.join(JOURNAL, "jobs", hashlib.sha256(key.encode()).hexdigest()[:2], key)
+    try:
+        names = os.listdir(place.path(at))
+    except OSError:
+        return None
+    revisions = [int(name[1:]) for name in names if name[:1] == "r" and name[1:].isdecimal()]
+    newest = os.path.join(at, f"r{max(revisions, default=0)}")
+    done = _header(place, os.path.join(newest, "done"))
+    claim = _header(place, os.path.join(newest, "claim"))
+    if done is None or claim is None or os.path.lexists(place.path(f"{drop.PREFIX}RETRY_{key}")):
+        return None
+    try:
+        with Directory(place.folder) as directory:
+            for name in request_names(place, key):
+                if hashlib.sha256(directory.read(name, 64 << 20)).hexdigest() != claim.get("sha256"):
+                    return None
+    except OSError:
+        return None
+    # The RESULT is looked for last: it is put there before `done`, so what is missing now was there and is gone.
+    if signature(place, key) is not None or read_status(place, key) is not None:
+        return None
+    return str(done.get("status", ""))
+
+
+def _header(place: Place, name: str) -> dict[str, Any] | None:
+    """Read the first line of a record in the journal; None when there is none."""
+    import json
+
+    try:
+        with open(place.path(name), "rb") as file:
+            value = json.loads(file.readline(1 << 20))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def gone(place: Place, key: str) -> Absent:
+    """Say that the RESULT of a settled request was deleted, and how it comes back."""
+    return Absent(f"{key} is {DELETED}", f"delegate republish {key}{place.flags()}")
 
 
 def new_id(place: Place, now: float | None = None) -> str:

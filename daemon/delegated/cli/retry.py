@@ -27,11 +27,12 @@ def run(args: argparse.Namespace) -> int:
     place, key = place_of(args), places.check_id(args.id)
     places.require(place, key)
     result = places.read_result(place, key)
-    if result is None:
+    ended = result.get("status") if result is not None else places.deleted(place, key)
+    if ended is None and result is None:
         raise Absent(f"{key} is not settled: there is nothing to ask again", f"delegate wait {key}")
     if places.job_place(place, key) is None:
         raise Absent(f"the journal of {place.folder} does not know {key}", "save its REQUEST again to ask anew")
-    if result.get("status") == "uncertain" and not args.yes:
+    if ended == "uncertain" and not args.yes:
         _agree(key)
     before = places.signature(place, key)
     served = places.holder(place)

@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
     if args.raw:
         return _raw(place, key)
     if places.signature(place, key) is None:
+        if places.deleted(place, key) is not None:
+            raise places.gone(place, key)
         running = places.read_status(place, key) is not None
         raise Absent(f"there is no RESULT for {key} yet: it {'runs' if running else 'waits'}", f"delegate wait {key}")
     return report.show(place, key, as_json=args.json)

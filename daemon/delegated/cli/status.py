@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     rows = places.rows(place) if os.path.isdir(place.folder) else []
     running = [row for row in rows if row.state == "running"]
     waiting = [row for row in rows if row.state == "waiting"]
+    deleted = [row.id for row in rows if row.state == places.DELETED]
     if args.json:
         terminal.out_json(
             {
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
                 "running": [places.read_status(place, row.id) or {"id": row.id} for row in running],
                 "waiting": [row.id for row in waiting],
                 "settled": sum(1 for row in rows if row.state == "settled"),
+                "deleted": deleted,
             }
         )
         return exits.OK
@@ -53,7 +55,11 @@ def run(args: argparse.Namespace) -> int:
         terminal.out(f"running  {describe(row.id, places.read_status(place, row.id))}{stale}")
     for row in waiting:
         terminal.out(f"waiting  {row.id}, for {age(now - row.at)}")
-    terminal.out(f"settled  {len(rows) - len(running) - len(waiting)}")
+    terminal.out(f"settled  {len(rows) - len(running) - len(waiting) - len(deleted)}")
+    for key in deleted:
+        terminal.out(f"deleted  {key}: {places.DELETED}")
+    if deleted:
+        terminal.next_step(f"delegate republish {deleted[0]}{place.flags()}")
     if served is None:
         terminal.next_step(f"delegated{place.workspace_flag()}")
     elif running or waiting:
@@ -67,12 +73,15 @@ def _one(place: Place, key: str, as_json: bool) -> int:
     served = places.holder(place)
     # A STATUS beside a RESULT is the tail of a revision that is just being settled, or one that was left behind.
     state = "settled" if result is not None else "running" if status is not None else "waiting"
+    ended = places.deleted(place, key) if state == "waiting" else None
+    if ended is not None:
+        state = places.DELETED
     names = [*places.request_names(place, key)]
     names += [name for name in (drop.result_name(key, "md"), drop.result_name(key, "json")) if _exists(place, name)]
     told: dict[str, Any] = {
         "id": key,
         "state": state,
-        "status": result.get("status") if result else None,
+        "status": result.get("status") if result else ended,
         "daemon": served,
         "job": status,
         "files": [place.path(name) for name in names],
@@ -80,11 +89,14 @@ def _one(place: Place, key: str, as_json: bool) -> int:
     if as_json:
         terminal.out_json(told)
         return exits.OK
-    terminal.out(f"{key}: {result.get('status') if result else describe(key, status).partition(': ')[2]}")
+    words = state if ended is not None else describe(key, status).partition(": ")[2]
+    terminal.out(f"{key}: {result.get('status') if result else words}")
     for path in told["files"]:
         terminal.out(f"  {path}")
     if result is not None:
         terminal.next_step(f"delegate show {key}{place.flags()}")
+    elif ended is not None:
+        terminal.next_step(f"delegate republish {key}{place.flags()}")
     else:
         if served is None:
             terminal.say("no daemon serves this folder: `delegate wait` does the work itself")

@@ -25,6 +25,8 @@ def run(args: argparse.Namespace) -> int:
     before = places.signature(place, key)
     if before is not None and not places.edited(place, key, places.read_result(place, key) or {}):
         return report.show(place, key, as_json=args.json)
+    if before is None and places.deleted(place, key) is not None:
+        raise places.gone(place, key)
     served = places.holder(place)
     if served is None:
         terminal.say("no daemon serves this folder: doing the work here")
