@@ -156,7 +156,7 @@ def test_the_script_says_how_to_install(house: House, bare: list[str]) -> None:
     process = script(house, "--issue", "x", path="", python=bare)
     out, err = process.communicate(timeout=30)
     assert process.returncode == exits.UNHEALTHY
-    assert b"install delegated" in err
+    assert b"pipx install ." in err
     assert not out
     assert not [path for path in house.folder.iterdir() if request_id(path.name)]
 
@@ -170,7 +170,14 @@ def test_the_script_has_the_programs_codes(house: House, bare: list[str]) -> Non
 
 
 def test_republish_needs_a_record(house: House) -> None:
-    """Where the journal holds nothing, republish says so."""
-    code, _, err = run(house, "republish", "nothing")
+    """republish tells an id that nobody asked about, a request that is not settled and a RESULT that has no record."""
+    house.request("waiting").write_text("x")
+    code, _, err = run(house, "republish", "waitin")
     assert code == exits.ABSENT
-    assert "holds no RESULT" in err
+    assert "there is no request waitin" in err
+    assert "did you mean waiting?" in err
+    code, _, err = run(house, "republish", "waiting")
+    assert (code, "hint: delegate wait waiting" in err) == (exits.ABSENT, True)
+    house.result_path("older").write_text('{"status": "answered"}')
+    code, _, err = run(house, "republish", "older")
+    assert (code, "holds no RESULT" in err) == (exits.ABSENT, True)

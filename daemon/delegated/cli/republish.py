@@ -28,6 +28,9 @@ def run(args: argparse.Namespace) -> int:
     place, key = place_of(args), places.check_id(args.id)
     text = recorded(place, key)
     if text is None:
+        places.require(place, key)
+        if places.read_result(place, key) is None and places.deleted(place, key) is None:
+            raise Absent(f"{key} is not settled: there is no RESULT yet", f"delegate wait {key}{place.flags()}")
         raise Absent(
             f"the journal of {place.folder} holds no RESULT for {key}",
             f"delegate status {key}, or delegate retry {key}",

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 
-INSTALL = "pipx install delegated   (or: uv tool install delegated)"
+INSTALL = "install delegated from its checkout: pipx install ."
 FOLDER = os.path.join(".autonomous_runs", "openai_delegations")
 PREFIX = "OPENAI_DELEGATION_"
 CODES = {"answered": 0, "rejected": 10, "failed": 11, "uncertain": 12, "cancelled": 13, "duplicate": 14}
