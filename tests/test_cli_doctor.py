@@ -98,6 +98,16 @@ def test_check_says_what_was_read(house: House) -> None:
     assert f"read    {house.workspace / '.delegated.yaml'}" in out
 
 
+def test_check_knows_the_models(house: House) -> None:
+    """A configured model that nobody knows: said with the near one, and with the exit code of a configuration."""
+    (house.workspace / ".delegated.yaml").write_text("model: gpt-4oo\n")
+    del house.env["DELEGATED_MODEL"]
+    code, _, err = run(house, "check")
+    assert code == exits.CONFIGURATION
+    assert "there is no model called 'gpt-4oo'; did you mean gpt-4o?" in err
+    assert "can be used" not in err
+
+
 def test_openai_base_url_is_ignored_aloud(house: House) -> None:
     """OPENAI_BASE_URL could redirect a key, so it is not honoured, and that is said."""
     house.env["OPENAI_BASE_URL"] = "http://evil.example/v1"

@@ -18,12 +18,20 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load it."""
     from delegated import config
+    from delegated.app import Models
+    from delegated.errors import KINDS, OperatorError, Refused
+    from delegated.tokens import counter
 
     workspace = place_of(args).workspace
     found = config.load(workspace=workspace, user_file=args.config)  # raises ConfigError with all problems
     for path in config.files(workspace=workspace, user_file=args.config):
         terminal.out(f"{'read  ' if os.path.exists(path) else 'absent'}  {path}")
     terminal.out(f"model   {found.model}")
+    try:
+        Models(found, os.environ, counter).find(found.model)
+    except Refused as error:
+        if error.kind in ("unknown_model", "retired_model"):  # a key may be another environment's: doctor looks for it
+            raise OperatorError(str(error), exits.CONFIGURATION, KINDS[error.kind].hint) from error
     for warning in config.warnings(found, os.environ):
         terminal.warn(warning)
     terminal.say("the configuration can be used")
