@@ -103,6 +103,9 @@ def test_ask_writes_what_was_said(house: House, daemon: Played) -> None:
     assert request.logs.strip() == SEED[7]
     assert request.attempted_fixes == SEED[9:]
     assert f"delegate wait {key}" in err
+    told = json.loads(run(house, "ask", *SEED, "--no-wait", "--json", "--id", "j")[1])
+    assert told == {"id": "j", "request": str(house.request("j")), "result": str(house.result_path("j"))}
+    house.request("j").unlink()
     assert oct(dropped(house)[0].stat().st_mode)[-3:] == "600"
 
 
@@ -271,6 +274,11 @@ def test_list_and_status(house: House, daemon: Played) -> None:
     assert json.loads(run(house, "status", "waits", "--json")[1])["state"] == "waiting"
     assert json.loads(run(house, "status", "runs", "--json")[1])["state"] == "running"
     assert "old1: failed" in run(house, "status", "old1")[1]
+    house.request("runs").unlink()
+    code, out, _ = run(house, "status", "runs")
+    assert (code, out.splitlines()[0]) == (0, "runs: asking"), "a REQUEST that was deleted may still be worked on"
+    code, _, err = run(house, "status", "--folder", str(house.outside / "nope"))
+    assert (code, "there is no drop folder at" in err) == (exits.ABSENT, True)
 
 
 def test_show(house: House, daemon: Played) -> None:
@@ -345,6 +353,7 @@ def test_retry_waits_for_the_next_result(house: House, daemon: Played) -> None:
 def test_retry_of_an_uncertain_request_needs_consent(house: House, daemon: Played) -> None:
     """What may bill twice is done only after a yes: --yes from a program, an answer on a terminal."""
     daemon.settle("one", "uncertain")
+    assert "next: delegate retry one --yes" in run(house, "show", "one")[2], "without a terminal nobody can agree"
     code, _, err = run(house, "retry", "one", "--no-wait")
     assert code == exits.USAGE
     assert "may bill twice" in err

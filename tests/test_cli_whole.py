@@ -197,18 +197,23 @@ def test_ctrl_c_alone_stops_the_work(house: House, server: Server) -> None:
     _, err = client.communicate(timeout=60)
     assert client.returncode == exits.INTERRUPTED
     assert b"next: delegate wait int" in err
+    assert b"stopping\xe2\x80\xa6\nstopped waiting" in err
     assert run(house, "status")[1].splitlines()[1] == "daemon   none"
 
 
 def test_a_bad_configuration_is_said_by_the_client(house: House) -> None:
-    """Where the work cannot be done here, the client says why and leaves with that exit code; the request stays."""
+    """Where the work cannot be done here, the client says why and leaves with that exit code; nothing is dropped."""
     house.set(modle="x")
     code, _, err = run(house, *ASK, "--id", "conf")
     assert code == exits.CONFIGURATION
     assert "DELEGATED_MODLE" in err
     assert "hint: " in err
     assert "Traceback" not in err
-    assert house.request("conf").exists()
+    assert not house.request("conf").exists()
+    house.drop("lies")
+    code, _, err = run(house, "wait", "lies")
+    assert (code, "DELEGATED_MODLE" in err) == (exits.CONFIGURATION, True)
+    assert house.request("lies").exists()
 
 
 def test_two_daemons(house: House) -> None:
@@ -307,7 +312,17 @@ def test_library_ask_fails_by_exceptions_of_its_own(here: House, monkeypatch: py
     with pytest.raises(ValueError, match="files should be a list"):
         delegated.ask("x", files="app.py", workspace=str(here.workspace))
     with pytest.raises(TimeoutError):
+        ask(here, timeout=0.001)
+    before = sorted(here.folder.iterdir())
+    with pytest.raises(ValueError, match="timeout should be more than 0 seconds"):
         ask(here, timeout=0)
+    with pytest.raises(TypeError, match="issue should be a text") as wrong:
+        delegated.ask(None, workspace=str(here.workspace))  # type: ignore[arg-type]
+    assert "--" not in str(wrong.value)
+    with pytest.raises(ValueError, match="issue is empty") as wrong_value:
+        delegated.ask("", workspace=str(here.workspace))
+    assert "--" not in str(wrong_value.value)
+    assert sorted(here.folder.iterdir()) == before
     assert ask(here, model="gpt-4o", timeout=60).status == "failed"
     monkeypatch.setenv("DELEGATED_MODLE", "x")
     with pytest.raises(delegated.OperatorError) as caught:

@@ -52,6 +52,21 @@ def seconds(text: str) -> float:
     return value
 
 
+def some_seconds(text: str) -> float:
+    """Read a time to wait for something that is only just asked: more than none."""
+    value = seconds(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!a} is no time to wait; --no-wait asks without waiting")
+    return value
+
+
+def count(text: str) -> int:
+    """Read how many: 1 or more."""
+    if not (text.isascii() and text.isdecimal() and 0 < len(text) < 10 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!a} is no number of rows: give 1 or more, or --all")
+    return int(text)
+
+
 def bind_values(argv: list[str], options: Collection[str], known: Collection[str]) -> list[str]:
     """Tie to each of `options` the argument that follows it, whatever that looks like, unless it is a `known` option.
 

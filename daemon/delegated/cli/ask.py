@@ -10,11 +10,12 @@ import os
 import sys
 from typing import Final
 
+from delegated import folder as drop
 from delegated.errors import OperatorError
 
 from . import exits, report, terminal
 from . import place as places
-from .arguments import bind_values, place_flags, place_of, seconds
+from .arguments import bind_values, place_flags, place_of, some_seconds
 from .place import Usage
 
 _VALUES: Final = ("--issue", "--context", "--logs", "--question", "--model", "--id", "--api-key")
@@ -57,7 +58,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--api-key", metavar="KEY", help="the key; others can read it in the process list: prefer OPENAI_API_KEY")
     add("--no-wait", action="store_true", help="do not wait for the RESULT: print the id and leave")
     add("--wait", action="store_true", help="wait for the RESULT (the default)")
-    add("--timeout", metavar="TIME", type=seconds, help="how long to wait, in seconds or as 90s, 5m; default: no limit")
+    add(
+        "--timeout",
+        metavar="TIME",
+        type=some_seconds,
+        help="how long to wait, in seconds or as 90s, 5m; default: no limit",
+    )
     add("--json", action="store_true", help="print RESULT.json instead of RESULT.md")
     add("-q", "--quiet", action="store_true", help="show no progress")
     place_flags(parser)
@@ -89,9 +95,18 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.api_key is not None:
         _use_key(args.api_key, places.holder(place))
-    started = submit(place, request, key=args.id)
+    started = submit(place, request, key=args.id, wait=not args.no_wait)
     if args.no_wait:
-        terminal.out(started.key)
+        if args.json:
+            terminal.out_json(
+                {
+                    "id": started.key,
+                    "request": place.path(f"{drop.PREFIX}REQUEST_{started.key}.md"),
+                    "result": place.path(drop.result_name(started.key, "json")),
+                }
+            )
+        else:
+            terminal.out(started.key)
         if started.served_by is None:
             terminal.warn("no daemon serves this folder: the request waits until one does")
             terminal.next_step(f"delegated{place.workspace_flag()}", f"delegate wait {started.key}{place.flags()}")

@@ -77,8 +77,11 @@ class Started:
     served_by: str | None
 
 
-def submit(place: Place, request: Request, *, key: str | None = None) -> Started:
-    """Drop a request into the folder, whole. Raises `Usage` when the id is taken, `OperatorError` 74 when it cannot."""
+def submit(place: Place, request: Request, *, key: str | None = None, wait: bool = True) -> Started:
+    """Drop a request into the folder, whole; with `wait` only where somebody, we if nobody else, can work on it.
+
+    Raises `Usage` when the id is taken, `OperatorError` 74 when it cannot be written, 78 when it could not be answered.
+    """
     from delegated.request import render
 
     if not request.issue.strip():
@@ -89,6 +92,10 @@ def submit(place: Place, request: Request, *, key: str | None = None) -> Started
             "an id is 1 to 100 letters, digits, dots, underscores and hyphens, begins with a letter or digit "
             "and does not end like a file (.md)",
         )
+    if wait and places.holder(place) is None:
+        from delegated import config
+
+        config.load(workspace=place.workspace)  # raises with all problems: nothing is dropped that would only lie there
     data = (render(request).rstrip("\n") + "\n\n<!-- END -->\n").encode("utf-8", "replace")
     try:
         # 0755 for the parents: they belong to the project, the folder itself to this user alone.
@@ -173,8 +180,13 @@ def run_here(place: Place, key: str, *, deadline: float | None, progress: Progre
             code = _left(child, _LEAVE_S)
             if code is None:
                 stop_daemon(child)  # the RESULT stands: what it still does can be done again
-        except BaseException:  # time over, or Ctrl+C: the records on disk are all that is needed to go on later
+        except (
+            BaseException
+        ) as error:  # time over, or Ctrl+C: the records on disk are all that is needed to go on later
+            if isinstance(error, KeyboardInterrupt):
+                progress.phase("stopping…")  # at once: a call that is under way may be given a moment to end
             stop_daemon(child)
+            progress.end()
             raise
         if stands or places.signature(place, key) not in (None, before):
             return
@@ -247,6 +259,12 @@ def ask(
     from delegated.request import Options, Request
     from delegated.result import from_json
 
+    if not isinstance(issue, str):
+        raise TypeError(f"the issue should be a text that says what is wrong, not {type(issue).__name__}")
+    if not issue.strip():
+        raise ValueError("the issue is empty; it should say in a sentence what is wrong")
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout should be more than 0 seconds, or None for no limit; it is {timeout!r}")
     for name, value in (("files", files), ("attempted_fixes", attempted_fixes), ("questions", questions)):
         if isinstance(value, str):
             raise ValueError(f"{name} should be a list of texts, not one text")
@@ -263,7 +281,7 @@ def ask(
         )
         started = submit(place, request)
     except Usage as error:
-        raise ValueError(f"{error}; {error.hint}") from error
+        raise ValueError(str(error)) from error  # its hint speaks of flags
     settle(place, started.key, served=started.served_by is not None, timeout=timeout, progress=Progress(quiet=True))
     with place.open() as directory:
         text = directory.read(drop.result_name(started.key, "json"), 64 << 20).decode("utf-8", "replace")

@@ -8,13 +8,13 @@ from typing import Any
 
 from . import exits, terminal
 from . import place as places
-from .arguments import place_flags, place_of
+from .arguments import count, place_flags, place_of
 from .place import Place, Row
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `list`."""
-    parser.add_argument("-n", "--number", metavar="N", type=int, default=20, help="how many at most; default: 20")
+    parser.add_argument("-n", "--number", metavar="N", type=count, default=20, help="how many at most; default: 20")
     parser.add_argument("--all", action="store_true", help="all of them")
     parser.add_argument("--json", action="store_true", help="print a JSON array")
     place_flags(parser)
@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the table."""
     place = place_of(args)
     rows = places.rows(place)
-    shown = rows if args.all else rows[: max(0, args.number)]
+    shown = rows if args.all else rows[: args.number]
     items = [_item(place, row) for row in shown]
     if args.json:
         terminal.out_json(items)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from delegated import folder as drop
@@ -79,7 +80,9 @@ def next_command(result: dict[str, Any], key: str) -> str:
     error = result.get("error")
     retryable = isinstance(error, dict) and error.get("retryable") is True
     if status in ("failed", "uncertain", "cancelled") and (retryable or status != "failed"):
-        return f"delegate retry {key}"
+        # What may bill twice is agreed to on a terminal; without one the command needs the agreement in itself.
+        agreed = " --yes" if status == "uncertain" and not terminal.is_terminal(sys.stdin) else ""
+        return f"delegate retry {key}{agreed}"
     return ""
 
 

@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     if args.id is not None:
         return _one(place, places.check_id(args.id), args.json)
     served = places.holder(place)
-    rows = places.rows(place) if os.path.isdir(place.folder) else []
+    named = args.folder is not None  # a workspace's own folder may be yet to come, one that is named should be there
+    rows = places.rows(place) if named or os.path.isdir(place.folder) else []
     running = [row for row in rows if row.state == "running"]
     waiting = [row for row in rows if row.state == "waiting"]
     deleted = [row.id for row in rows if row.state == places.DELETED]
