@@ -322,6 +322,23 @@ def test_wait(house: House, daemon: Played) -> None:
     assert run(house, "wait", "slow", "--timeout", "0.1")[0] == exits.TIMED_OUT
 
 
+@pytest.mark.parametrize("served", [False, True], ids=("alone", "served"))
+def test_wait_says_what_nobody_will_ask_about(served: bool, house: House, request: pytest.FixtureRequest) -> None:
+    """An empty REQUEST and a draft are not waited for: why, what to do, and the code of what is absent."""
+    if served:
+        request.getfixturevalue("daemon")
+    for key, text, why in (
+        ("empty", "", "is empty"),
+        ("later", "---\ndraft: true\n---\n\n# Issue\n\nit fails\n", "is a draft"),
+    ):
+        house.request(key).write_text(text)
+        code, _, err = run(house, "wait", key)
+        assert (code, why in err) == (exits.ABSENT, True), err
+        assert f"delegate wait {key}" in err
+    house.request("words").write_text("# Issue\n\nmy draft is lost\n")
+    assert run(house, "wait", "words", "--timeout", "0.01")[0] == exits.TIMED_OUT
+
+
 def test_cancel_and_retry_drop_orders(house: House, daemon: Played) -> None:
     """cancel and retry each drop one file; an order given twice is one order."""
     house.request("runs").write_text("x")

@@ -347,6 +347,34 @@ def _header(place: Place, name: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def unready(place: Place, key: str) -> str:
+    """Say why nobody will ask about a request as it stands: its file is empty, or a draft. "" when somebody will."""
+    why = ""
+    for name in request_names(place, key):
+        try:
+            with Directory(place.folder) as directory:
+                data = directory.read(name, 64 << 20)
+        except OSError:
+            return ""  # the daemon says what is wrong with it
+        if not data:
+            why = f"{place.path(name)} is empty: it is not asked about before something is written in it"
+        elif b"draft" in data.replace(b"\0", b"").lower() and _draft(data, os.path.splitext(name)[1]):
+            why = f"{place.path(name)} is a draft: it is not asked about while `draft: true` stands in it"
+        else:
+            return ""
+    return why
+
+
+def _draft(data: bytes, suffix: str) -> bool:
+    from delegated.errors import RequestError
+    from delegated.request import parse
+
+    try:
+        return parse(data, suffix).options.draft
+    except RequestError:
+        return False
+
+
 def gone(place: Place, key: str) -> Absent:
     """Say that the RESULT of a settled request was deleted, and how it comes back."""
     return Absent(f"{key} is {DELETED}", f"delegate republish {key}{place.flags()}")

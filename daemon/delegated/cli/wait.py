@@ -7,6 +7,7 @@ import argparse
 from . import place as places
 from . import report, terminal
 from .arguments import place_flags, place_of, seconds
+from .place import Absent
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,9 @@ def run(args: argparse.Namespace) -> int:
         return report.show(place, key, as_json=args.json)
     if before is None and places.deleted(place, key) is not None:
         raise places.gone(place, key)
+    why = places.unready(place, key)
+    if why:
+        raise Absent(why, f"save it whole, then: delegate wait {key}{place.flags()}")
     served = places.holder(place)
     if served is None:
         terminal.say("no daemon serves this folder: doing the work here")
