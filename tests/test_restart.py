@@ -55,7 +55,7 @@ def test_each_row_on_the_responses_wire(house: House, server: Server, victim: st
     assert result["status"] == "answered", result["error"]
     until(lambda: "done" in records(house, "one"), what="done")
     assert len(server.bills()) == 1
-    assert os.listdir(house.folder / ".delegated" / "tmp") == []
+    until(lambda: not os.listdir(house.folder / ".delegated" / "tmp"), what="no temporary file is left")
     until(lambda: not (house.folder / "OPENAI_DELEGATION_STATUS_one.json").exists(), what="STATUS gone")
     house.close()
     house.up("--once").process.wait(30)

@@ -95,7 +95,7 @@ def test_a_full_disk_delays_a_request_and_nothing_else(house: House, server: Ser
     until(lambda: list(jobs(house).glob("*/one/r1/done")), what="done")
     assert len(server.bills()) == 1
     assert daemon.process.poll() is None
-    assert os.listdir(house.folder / ".delegated" / "tmp") == []
+    until(lambda: not os.listdir(house.folder / ".delegated" / "tmp"), what="no temporary file is left")
 
 
 def test_a_paid_reply_outlives_a_full_disk_where_it_cannot_be_fetched_again(house: House, server: Server) -> None:
@@ -119,7 +119,7 @@ def test_a_status_that_cannot_be_posted_leaves_nothing_behind(house: House, serv
     (house.folder / f"{PREFIX}STATUS_one.json").mkdir()
     house.drop("one")
     assert house.result("one")["status"] == "answered"
-    assert os.listdir(house.folder / ".delegated" / "tmp") == []
+    until(lambda: not os.listdir(house.folder / ".delegated" / "tmp"), what="no temporary file is left")
 
 
 # The index
