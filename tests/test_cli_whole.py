@@ -149,6 +149,8 @@ def test_a_deleted_result_is_not_waited_for(house: House) -> None:
         code, _, err = run(house, command, "gone")
         assert (code, "gone is settled; its RESULT was deleted" in err) == (exits.ABSENT, True), err
         assert "delegate republish gone" in err
+    code, out, _ = run(house, "cancel", "gone")
+    assert (code, out) == (0, ""), "what is settled cannot be cancelled"
     code, out, err = run(house, "status", "gone")
     assert (code, out.splitlines()[0]) == (0, "gone: settled; its RESULT was deleted")
     assert "next: delegate republish gone" in err

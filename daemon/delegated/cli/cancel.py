@@ -24,6 +24,10 @@ def run(args: argparse.Namespace) -> int:
         terminal.say(f"{key} is settled already: {result.get('status')}")
         terminal.next_step(f"delegate show {key}{place.flags()}")
         return exits.OK
+    if places.deleted(place, key) is not None:
+        terminal.say(f"{key} is {places.DELETED}")
+        terminal.next_step(f"delegate republish {key}{place.flags()}")
+        return exits.OK
     terminal.out(places.give_order(place, "CANCEL", key))
     if places.holder(place) is None:
         terminal.say("no daemon serves this folder: it is cancelled as soon as one does")
