@@ -98,8 +98,9 @@ def settle(
 
 def plan(waiting: Mapping[str, Waiting], *, busy: Collection[str], slots: int, now: float) -> Plan:
     """Choose what to take now: ready files whose id no job is busy with, first come first, into free slots."""
+    free = slots > 0  # else there is nothing to choose, however many wait
     ready = sorted(
-        (wait for wait in waiting.values() if wait.ready_at <= now and wait.entry.id not in busy),
+        (wait for wait in waiting.values() if free and wait.ready_at <= now and wait.entry.id not in busy),
         key=lambda wait: (-wait.entry.priority, wait.first_seen, wait.entry.name),
     )
     taken: list[Waiting] = []

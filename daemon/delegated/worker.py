@@ -341,17 +341,19 @@ class Worker:
                     session, key, "", partial(self._go_on, session, key), redo=partial(self._resume.append, key)
                 )
         decided: Plan = plan(
-            {name: wait for name, wait in self._waiting.items() if self._mine(wait.entry.id)},
+            self._waiting
+            if self._only is None
+            else {name: wait for name, wait in self._waiting.items() if self._mine(wait.entry.id)},
             busy=self._jobs.keys(),
             slots=self._settings.concurrency - len(self._jobs),
             now=now,
         )
         for wait in decided.take:
             self._start(session, wait.entry.id, wait.entry.name, partial(self._take, session, wait))
-        for wait in tuple(self._waiting.values()):
-            running = self._jobs.get(wait.entry.id)
-            if running is not None and wait.ready_at <= now and running.record is not None:
-                self._consider_edit(session, running, wait)
+        for running in tuple(self._jobs.values()):
+            edited = self._waiting.get(running.name)
+            if edited is not None and edited.ready_at <= now and running.record is not None:
+                self._consider_edit(session, running, edited)
 
     # Jobs
 
