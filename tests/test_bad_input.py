@@ -547,10 +547,10 @@ UNASKED: dict[str, tuple[str, str, str, str, tuple[str, ...]]] = {
     "a key that is none": ("spaced-key", "failed", "bad_key", "$SPACED_KEY holds more than a key", ("correct it",)),
     "a key file that others may read": ("open-key", "failed", "bad_key", "others may read the key", ("chmod 600",)),
     "no key file": ("absent-key", "failed", "bad_key", "is absent or empty", ("write the key into it",)),
-    "an unknown model": ("gtp-4o", "rejected", "unknown_model", "did you mean gpt-4o?", ("delegate doctor", "`models:`")),
-    "a model unlike any": ("qqq", "rejected", "unknown_model", "known are", ("delegate doctor", "`models:`")),
+    "an unknown model": ("gtp-4o", "rejected", "unknown_model", "did you mean gpt-4o?", ("docs/models.md", "`models:`")),
+    "a model unlike any": ("qqq", "rejected", "unknown_model", "known are", ("docs/models.md", "`models:`")),
     "a model the provider does not know": (
-        "not-at-the-provider", "failed", "unknown_model", "does not exist", ("delegate doctor", "`models:`")
+        "not-at-the-provider", "failed", "unknown_model", "does not exist", ("docs/models.md", "`models:`")
     ),
     "a model past its shutdown": ("gone", "failed", "retired_model", "left the provider's API on 2024-01-01", ("served",)),
     "a closed port": ("closed", "failed", "unreachable", "cannot be reached", ("delegate doctor",)),

@@ -124,6 +124,17 @@ def test_a_send_that_is_proven_absent_is_made_again_without_a_restart(house: Hou
     assert {"unsent.1", "sent.2"} <= records(house, "one")
 
 
+@pytest.mark.parametrize(("victim", "status"), [("RESULT_one.md", "answered"), ("calls/01-first/reply", "uncertain")])
+def test_a_start_without_the_key_asks_nothing_again(house: House, server: Server, victim: str, status: str) -> None:
+    """A recorded reply is published all the same; a call that left and cannot be looked up is `uncertain`."""
+    house.use(server)
+    killed_before(house, victim, "one")
+    del house.env["OPENAI_API_KEY"]
+    house.up()
+    assert house.result("one")["status"] == status
+    assert len(server.bills()) == 1
+
+
 def test_a_result_without_its_page_gets_it_back(house: House, server: Server) -> None:
     """RESULT.json stands and `done` does not: a start adds what is missing, without any network."""
     house.use(server)

@@ -217,8 +217,7 @@ class Desk:
         course.warnings += [w for w in prompt.context.warnings if w not in course.warnings]
         course.timings["gather"] = round(time.monotonic() - started, 3)
         if not call.may_be_billed:
-            run = _here if len(prompt.user) <= _SMALL else journal.run
-            await run(self._hold_price, prompt, model, facts, request, call.job.claim.id, course)
+            await journal.run(self._hold_price, prompt, model, facts, request, call.job.claim.id, course)
         return prompt
 
     async def _recorded_prompt(self, call: CallRecord, make: Callable[[], Prompt]) -> Prompt:

@@ -27,6 +27,7 @@ from delegated.models import Model
 from delegated.models.gate import Gate, Gated
 from delegated.models.offline import Offline
 from delegated.models.recorded import Patience, Recorded
+from delegated.models.refusing import Refusing
 from delegated.models.retrying import Retrying
 from delegated.plan import Rules
 from delegated.pricing import ModelFacts
@@ -61,6 +62,18 @@ class Models:
             successor = f"; its successor is {facts.successor}" if facts.successor else ""
             raise Refused("retired_model", f"{name} left the provider's API on {facts.shutdown}{successor}")
         return model, facts
+
+    def ready(self, name: str) -> tuple[Model, ModelFacts]:
+        """Return a model as `find` does, one that cannot be asked now as a `Refusing`: its replies may be recorded."""
+        try:
+            return self.find(name)
+        except Refused as error:
+            facts = self.facts(name)
+            if error.kind == "unknown_model" or facts is None:
+                raise
+            extra = self._config.models.get(name)
+            endpoint = self._config.endpoints[(extra.endpoint if extra else None) or "openai"]
+            return Refusing(name, endpoint.base_url.rstrip("/"), configs.wire(endpoint), error), facts
 
     def own_keys(self) -> tuple[str, ...]:
         """Return our own keys, to be hidden wherever they turn up."""
@@ -221,7 +234,7 @@ class App:
 
         desk = Desk(
             self._spaces[path],
-            model=models.find,
+            model=models.ready,
             tokens=tokens,
             limits=Limits(
                 model=config.model,

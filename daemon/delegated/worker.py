@@ -407,7 +407,12 @@ class Worker:
 
         def read() -> tuple[Bytes | Held, JobRecord | None]:
             got = session.folder.read(name, self._settings.max_request_bytes)
-            return got, session.journal.latest(entry.id) if isinstance(got, Bytes) else None
+            if not isinstance(got, Bytes):
+                return got, None
+            try:
+                return got, session.journal.latest(entry.id)
+            except OSError as error:  # not to be taken for a fault of the request's file
+                raise OSError(errno.EIO, f"the journal cannot be read: {error}") from error
 
         try:
             got, latest = await session.journal.run(read) if entry.kind == "file" else (None, None)
