@@ -471,7 +471,7 @@ class Desk:
         return Result(
             status=status,
             request=course.ref,
-            timestamp=_stamp(self._wall()),
+            timestamp=timestamp(self._wall()),
             model=course.model,
             simulated=course.simulated,
             analysis=read,
@@ -546,5 +546,6 @@ def _day(seconds: float) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(seconds))
 
 
-def _stamp(seconds: float) -> str:
+def timestamp(seconds: float) -> str:
+    """Write a moment as RFC 3339 in UTC, to the millisecond."""
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds % 1 * 1000):03d}Z"

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -137,8 +137,8 @@ class Folder:
         """Return the directory's own mtime in nanoseconds: names came or went since."""
         return self.dir.stat(".").st_mtime_ns
 
-    def look(self, names: Collection[str] | None = None, *, fresh: Collection[str] = ()) -> Look:
-        """Scan the folder, or only look at `names`. Files in `fresh` or not seen before are peeked at by the worker."""
+    def look(self, names: Collection[str] | None = None) -> Look:
+        """Scan the folder, or only look at `names`."""
         entries: list[Entry] = []
         orders: list[tuple[str, str]] = []
         results: set[str] = set()
@@ -285,16 +285,7 @@ def submit(path: str, name: str, data: bytes) -> str:
     Raises `FileExistsError` when the name is taken, `OSError` when the folder cannot be written.
     """
     os.makedirs(path, mode=0o700, exist_ok=True)
-    with _opened(path) as folder:
+    with Directory(path) as folder:
         temp = f".{name}.{os.getpid()}.tmp"
         folder.create(temp, name, data)
     return os.path.join(path, name)
-
-
-def _opened(path: str) -> Directory:
-    return Directory(path)
-
-
-def ids(names: Iterable[str]) -> set[str]:
-    """Collect the ids of the requests among some names."""
-    return {parts[0] for name in names if (parts := request_id(name))}

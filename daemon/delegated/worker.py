@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from delegated import folder as names
+from delegated.answer import timestamp
 from delegated.errors import OperatorError, Problem, RequestError
 from delegated.folder import Bytes, Held, Look
 from delegated.journal import JobRecord
@@ -853,12 +854,6 @@ class Worker:
 
     def _timestamp(self) -> str:
         return timestamp(self._wall())
-
-
-def timestamp(seconds: float) -> str:
-    """Write a moment as RFC 3339 in UTC, to the millisecond."""
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1000):03d}Z"
 
 
 def _sha256(data: bytes) -> str:
