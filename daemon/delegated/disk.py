@@ -14,8 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, Self
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 _DIR_FD: Final = {os.open, os.link, os.rename, os.unlink, os.mkdir, os.stat} <= os.supports_dir_fd
+SERVES: Final = _DIR_FD and fcntl is not None and hasattr(os, "O_NOFOLLOW") and hasattr(os, "O_DIRECTORY")
+"""Whether a daemon can keep its promises on this system. The client commands need none of it."""
 _NO_LINK: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_NO_SYNC: Final = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
+_FULL_SYNC: Final[int | None] = getattr(fcntl, "F_FULLFSYNC", None)
 _OPEN: Final = (
     getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 )
@@ -62,6 +71,14 @@ class Directory:
         """Stat without following symlinks."""
         return os.stat(self._at(path), dir_fd=self._fd, follow_symlinks=False)
 
+    def identify(self, path: str) -> tuple[int, int] | None:
+        """Return the device and inode that have this name now, None when it cannot be seen."""
+        try:
+            info = self.stat(path)
+        except OSError:
+            return None
+        return info.st_dev, info.st_ino
+
     def exists(self, path: str) -> bool:
         """Say whether the name is taken, by anything."""
         try:
@@ -84,14 +101,15 @@ class Directory:
     def names(self, path: str = ".") -> list[str]:
         """List the names in a subdirectory; none when there is no such directory."""
         try:
-            fd = self.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)) if _DIR_FD else -1
+            if not _DIR_FD:
+                return os.listdir(self._at(path))
+            fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
             return []
         try:
-            return os.listdir(fd if _DIR_FD else self._at(path))
+            return os.listdir(fd)
         finally:
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
 
     @contextmanager
     def scan(self) -> Iterator[Iterator[os.DirEntry[str]]]:
@@ -120,11 +138,19 @@ class Directory:
         if not _DIR_FD:  # a directory cannot be synced there; the file system's own journal has to do
             return
         if path == ".":
-            os.fsync(self.fd)
+            _sync_names(self.fd)
             return
         fd = self.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            os.fsync(fd)
+            _sync_names(fd)
+        finally:
+            os.close(fd)
+
+    def sync_file(self, path: str) -> None:
+        """Make a file's bytes durable, whoever wrote them. Raises `OSError`."""
+        fd = self.open(path)
+        try:
+            _sync(fd)
         finally:
             os.close(fd)
 
@@ -132,6 +158,14 @@ class Directory:
         """Remove a name; nothing happens when it is not there."""
         with suppress(FileNotFoundError):
             os.unlink(self._at(path), dir_fd=self._fd)
+
+    def rmdir(self, path: str) -> None:
+        """Remove a directory; nothing happens when it is not there, or not empty."""
+        try:
+            os.rmdir(self._at(path), dir_fd=self._fd)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST):
+                raise
 
     def write_temp(self, path: str, data: bytes, *, durable: bool = True) -> None:
         """Write a new file whole: a short write (a full disk gives one first) is continued or raises."""
@@ -141,7 +175,7 @@ class Directory:
             while view:
                 view = view[os.write(fd, view) :]
             if durable:
-                os.fsync(fd)
+                _sync(fd)
         except BaseException:
             os.close(fd)
             with suppress(OSError):
@@ -150,14 +184,33 @@ class Directory:
         os.close(fd)
 
     def create(self, temp: str, path: str, data: bytes) -> None:
-        """Make a record: temp, sync, link, sync of the directory. Raises `FileExistsError` if somebody was first."""
+        """Make a record: temp, sync, link, sync of the directory. Raises `FileExistsError` if somebody was first.
+
+        A name whose directory could not be synced is taken away again: a second sync of the same directory may report
+        success for what the first one lost, so the record is made anew, by whoever asks for it again.
+        """
         self.write_temp(temp, data)
         try:
             self._link(temp, path)
         finally:
             with suppress(OSError):
                 self.remove(temp)
-        self.sync(os.path.dirname(path) or ".")
+        try:
+            self.sync(os.path.dirname(path) or ".")
+        except OSError:
+            with suppress(OSError):
+                self.remove(path)
+            raise
+
+    @property
+    def mount(self) -> str:
+        """Name the mount that this directory was reached through, "" where the system does not say.
+
+        Names cannot be moved or linked from one mount to another, also where both show the same file system.
+        """
+        with suppress(OSError), open(f"/proc/self/fdinfo/{self.fd}", encoding="ascii") as lines:
+            return next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
+        return ""
 
     def _link(self, temp: str, path: str) -> None:
         try:
@@ -168,7 +221,38 @@ class Directory:
             # No hard links here (FAT, some network systems): an exclusive empty file takes the name first, so that a
             # second writer still fails; a crash in between leaves an empty record, which counts as torn.
             os.close(self.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
-            os.rename(self._at(temp), self._at(path), src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            try:
+                os.rename(self._at(temp), self._at(path), src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            except OSError:
+                with suppress(OSError):  # else the name is taken by nothing, and the record can never be made
+                    self.remove(path)
+                raise
+
+    def keep(self, path: str) -> str:
+        """Give a file a second name that is free, `<path>.edited-<n>`, and return it: its first one may then go."""
+        for number in range(1, 10_000):
+            aside = f"{path}.edited-{number}"
+            with suppress(FileExistsError):
+                self._link(path, aside)
+                return aside
+        raise FileExistsError(errno.EEXIST, "there are too many edited files already", path)
+
+    def link_into(self, path: str, target: Directory, temp: str, name: str) -> None:
+        """Give a file of this directory a second name in another one, over what has that name; `temp` is in `target`.
+
+        Where a file cannot have two names it gets the new one in place of the old. Raises `FileNotFoundError`.
+        """
+        try:
+            if not _DIR_FD:
+                raise OSError(errno.ENOSYS, "no links by descriptor", path)
+            os.link(path, temp, src_dir_fd=self.fd, dst_dir_fd=target.fd, follow_symlinks=False)
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+            self.rename_into(path, target, name)
+        else:
+            target.rename_into(temp, target, name)
+            target.remove(temp)  # it stays when the name leads to this very file already
 
     def rename_into(self, path: str, target: Directory, name: str) -> None:
         """Move a file of this directory over a name in another one; a planted symlink is replaced, not followed."""
@@ -176,6 +260,28 @@ class Directory:
             os.rename(path, name, src_dir_fd=self.fd, dst_dir_fd=target.fd)
         else:
             os.replace(self._at(path), target._at(name))
+
+
+def _sync(fd: int) -> None:
+    """Make a file's bytes survive a power cut. On macOS fsync(2) stops at the drive's own cache."""
+    if _FULL_SYNC is not None:
+        try:
+            fcntl.fcntl(fd, _FULL_SYNC)
+        except OSError as error:
+            if error.errno not in (*_NO_SYNC, errno.ENOTTY):  # a network system, or one in user space
+                raise
+        else:
+            return
+    os.fsync(fd)
+
+
+def _sync_names(fd: int) -> None:
+    """Make a directory's names survive a power cut, where the file system lets a directory be synced at all."""
+    try:
+        _sync(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def read_all(fd: int, limit: int, path: str = "") -> bytes:

@@ -10,7 +10,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
@@ -23,13 +24,21 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
+_RESULT_LIMIT: Final = 64 << 20
 DEFAULT: Final = ".autonomous_runs/openai_delegations"
 PREFIX: Final = "OPENAI_DELEGATION_"
 SUFFIXES: Final = (".md", ".yaml", ".yml", ".json")
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_REQUEST: Final = re.compile(PREFIX + r"REQUEST_([A-Za-z0-9][A-Za-z0-9._-]{0,99})(\.md|\.yaml|\.yml|\.json)")
-_MEANT: Final = re.compile(PREFIX + r"REQUEST_.*\.(?:md|markdown|txt|ya?ml|json)", re.DOTALL | re.IGNORECASE)
-_ORDER: Final = re.compile(PREFIX + r"(CANCEL|RETRY)_([A-Za-z0-9][A-Za-z0-9._-]{0,99})")
+_REQUEST: Final = re.compile(
+    PREFIX
+    + r"(?:REQUEST_(?=[A-Za-z0-9._-]{1,100}\.)|FOLLOWUP_(?=[A-Za-z0-9._-]{1,94}_[1-9][0-9]{0,3}\.[a-z]+\Z))"
+    + r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})(\.md|\.yaml|\.yml|\.json)"
+)
+_FOLLOWS: Final = re.compile(PREFIX + r"FOLLOWUP_(.+)_([1-9][0-9]{0,3})\.[a-z]+")
+_MEANT: Final = re.compile(
+    PREFIX + r"(?:REQUEST|FOLLOWUP)_.*\.(?:md|markdown|txt|ya?ml|json)", re.DOTALL | re.IGNORECASE
+)
+_ORDER: Final = re.compile(PREFIX + r"(CANCEL|RETRY|RUN|PING)_([A-Za-z0-9][A-Za-z0-9._-]{0,99})")
 _CONFLICT: Final = re.compile(r"(.+?)(?:\.sync-conflict-[0-9A-Za-z-]+|[._-]?[Cc]onflict(?:ed)?[0-9A-Za-z._-]*)")
 _END: Final = re.compile(rb"(?:^|\n)[ \t]*<!--[ \t]*END[ \t]*-->[ \t]*(?:\r?\n)*\Z|(?:^|\n)\.\.\.[ \t]*(?:\r?\n)*\Z")
 _PRIORITY: Final = re.compile(rb"(?m)^[ \t\"]*priority[\"]?[ \t]*:[ \t]*(-?[0-9]{1,6})\b")
@@ -41,8 +50,23 @@ def request_id(name: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
+def request_names(key: str) -> Iterator[str]:
+    """Yield every name that a request with this id can have."""
+    for suffix in SUFFIXES:
+        for kind in ("REQUEST", "FOLLOWUP"):
+            name = f"{PREFIX}{kind}_{key}{suffix}"
+            if request_id(name) is not None:
+                yield name
+
+
+def followed(name: str) -> tuple[str, int] | None:
+    """Return whose RESULT a FOLLOWUP asks about, and as the how manieth; None for any other name."""
+    found = _FOLLOWS.fullmatch(name) if _REQUEST.fullmatch(name) else None
+    return (found[1], int(found[2])) if found else None
+
+
 def order(name: str) -> tuple[str, str] | None:
-    """Split a whole basename into (`CANCEL` or `RETRY`, id), or None."""
+    """Split a whole basename into (`CANCEL`, `RETRY`, `RUN` or `PING`, id), or None."""
     found = _ORDER.fullmatch(name)
     return (found[1], found[2]) if found else None
 
@@ -62,7 +86,8 @@ def misnamed(name: str) -> bool:
 
 
 NAMING: Final = (
-    f"name it {PREFIX}REQUEST_<id>.md (.yaml, .json): <id> is 1 to 100 of A-Za-z0-9._-, a letter or digit first"
+    f"name it {PREFIX}REQUEST_<id>.md (.yaml, .json): <id> is 1 to 100 of A-Za-z0-9._-, a letter or digit first; "
+    f"a further question about RESULT <id>: {PREFIX}FOLLOWUP_<id>_<n>.md, <n> from 1"
 )
 
 
@@ -137,47 +162,66 @@ class Folder:
         """Return the directory's own mtime in nanoseconds: names came or went since."""
         return self.dir.stat(".").st_mtime_ns
 
-    def look(self, names: Collection[str] | None = None) -> Look:
-        """Scan the folder, or only look at `names`."""
+    def look(
+        self,
+        names: Collection[str] | None = None,
+        leave: Callable[[Entry, Collection[str]], bool] = lambda entry, results: False,
+    ) -> Look:
+        """Scan the folder, or only look at `names`.
+
+        `leave(entry, results)` says which to leave out: a hundred thousand that were answered are never there at once.
+        """
         entries: list[Entry] = []
         orders: list[tuple[str, str]] = []
         results: set[str] = set()
         statuses: set[str] = set()
         wrong: set[str] = set()
         full = names is None
-        if names is None:
-            with self.dir.scan() as scan:
-                found = [entry.name for entry in scan]
-        else:
-            found = list(names)
-        present = set(found)
+        found: list[str] = []
+        marks: set[str] = set()
+        with self._names(names) as each:
+            for name in each:
+                if not name.startswith(PREFIX):
+                    continue
+                rest = name[len(PREFIX) :]
+                if rest.startswith("RESULT_"):
+                    if rest.endswith(".json"):
+                        results.add(rest[7:-5])
+                elif rest.startswith("STATUS_"):
+                    statuses.add(rest[7:-5])
+                elif rest.endswith(".done"):
+                    marks.add(name)
+                else:
+                    found.append(name)
         for name in found:
-            if not name.startswith(PREFIX):
-                continue
-            rest = name[len(PREFIX) :]
-            if rest.startswith("RESULT_"):
-                if rest.endswith(".json"):
-                    results.add(rest[7:-5])
-                continue
-            if rest.startswith("STATUS_"):
-                statuses.add(rest[7:-5])
-                continue
-            asked = order(name) if rest.startswith(("CANCEL_", "RETRY_")) else None
+            asked = order(name)
             if asked is not None:
                 if full or self.dir.exists(name):
                     orders.append(asked)
                 continue
-            entry = self.entry(name, marked=(f"{name}.done" in present) if full else None)
+            entry = self.entry(name, marked=(f"{name}.done" in marks) if full else None)
             if entry is not None:
-                entries.append(entry)
+                if not leave(entry, results):
+                    entries.append(entry)
             elif misnamed(name):
                 wrong.add(name)
         return Look(
             tuple(entries), tuple(orders), frozenset(results), frozenset(statuses), full, misnamed=frozenset(wrong)
         )
 
+    @contextmanager
+    def _names(self, names: Collection[str] | None) -> Iterator[Iterable[str]]:
+        if names is not None:
+            yield names
+            return
+        with self.dir.scan() as scan:
+            yield (entry.name for entry in scan)
+
     def entry(self, name: str, *, marked: bool | None = None) -> Entry | None:
-        """Stat one request by name; None when it is gone or no request."""
+        """Stat one request by name; None when it is gone or no request.
+
+        Raises `PermissionError` when the folder may not be searched.
+        """
         parts = request_id(name)
         if parts is None:
             return None
@@ -185,6 +229,8 @@ class Folder:
             info = self.dir.stat(name)
             if marked is None:
                 marked = self.dir.exists(f"{name}.done")
+        except PermissionError:
+            raise  # it is the folder that may not be searched: nobody can say what is there
         except OSError:
             return None
         return Entry(name, parts[0], parts[1], kind_of(info), sig_of(info), marked)
@@ -200,7 +246,9 @@ class Folder:
                 return False, 0
             head = os.read(fd, 2048)
             size = entry.sig.size
-            tail = os.pread(fd, 64, size - 64) if size > 2048 else head[-64:]
+            if size > 2048:
+                os.lseek(fd, size - 64, os.SEEK_SET)
+            tail = os.read(fd, 64) if size > 2048 else head[-64:]
         except OSError:
             return False, 0
         finally:
@@ -235,6 +283,16 @@ class Folder:
         finally:
             os.close(fd)
 
+    def secure(self, name: str) -> None:
+        """Make a request and its name survive a power cut; writers seldom do.
+
+        To be done before the claim is: where the claim came back from a power cut and only half of the file did, or its
+        former bytes, that would be read as an edit and asked about.
+        """
+        with suppress(OSError):  # gone meanwhile, or its own disk fails: what was read is asked all the same
+            self.dir.sync_file(name)
+        self.dir.sync()
+
     def read_json(self, name: str, limit: int = 64 << 20) -> dict[str, Any] | None:
         """Read a JSON object that stands in the folder; None when it is absent or not one."""
         try:
@@ -242,6 +300,27 @@ class Folder:
         except (OSError, ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
+
+
+def keep_edited(directory: Directory, name: str, ours: Collection[bytes]) -> str:
+    """Keep a RESULT file that is about to be replaced if somebody edited it, or has it open to do so.
+
+    `ours` are the contents that are not worth keeping. Returns the name that it is kept under, "" if it is not.
+    Raises `OSError` when it should be kept and cannot.
+    """
+    try:
+        fd = directory.open(name)
+    except OSError:  # nothing there, or no file of anybody's: a link is replaced, and its target left alone
+        return ""
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            return ""
+        if _nobody_writes(fd) is not Held.BUSY and read_all(fd, _RESULT_LIMIT, name) in ours:
+            return ""
+    finally:
+        os.close(fd)
+    return directory.keep(name)
 
 
 def _nobody_writes(fd: int) -> Held | None:

@@ -11,10 +11,14 @@ import errno
 import os
 import sqlite3
 import threading
+from collections.abc import Collection
 
+from delegated.flood import Asked
 from delegated.plan import Sig
 
 _VERSION = 1
+_DAY_S = 86_400.0
+_BUSY_S = 10.0
 
 
 class Index:
@@ -44,10 +48,13 @@ class Index:
         return OSError(errno.EIO, f"the index cannot be used ({error})", self._path)
 
     def _open(self) -> sqlite3.Connection:
+        with contextlib.suppress(OSError):  # SQLite would make it readable for all, and says more of what is wrong
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=0.25)
         try:
             db.execute("pragma journal_mode = wal")
             db.execute("pragma synchronous = normal")
+            db.execute("pragma secure_delete = on")
             version = db.execute("pragma user_version").fetchone()[0]
             if version != _VERSION:
                 db.execute("drop table if exists settled")
@@ -56,6 +63,12 @@ class Index:
                     " size integer not null, mtime_ns integer not null, ctime_ns integer not null) without rowid"
                 )
                 db.execute(f"pragma user_version = {_VERSION}")
+            db.execute(
+                "create table if not exists asked (key text not null, revision integer not null, at real not null,"
+                " question text not null, code text not null, whole text not null, ended text not null,"
+                " primary key (key, revision)) without rowid"
+            )
+            db.execute("create index if not exists asked_question on asked (question)")
         except BaseException:
             db.close()
             raise
@@ -80,6 +93,46 @@ class Index:
         row = (name, key, _signed(sig.ino), sig.size, sig.mtime_ns, sig.ctime_ns)
         self._write("insert or replace into settled values (?, ?, ?, ?, ?, ?)", row)
 
+    def ask(self, key: str, revision: int, asked: Asked, *, ended: str = "") -> list[Asked]:
+        """Note that a question is about to be asked; return the askings of others that are like it, of one day."""
+        with self._lock:
+            try:
+                self._db.execute("delete from asked where at < ?", (asked.at - _DAY_S,))
+                rows = self._db.execute(
+                    "select key, at, question, code, whole, ended from asked where question = ? and key != ?",
+                    (asked.question, key),
+                ).fetchall()
+                self._db.execute(
+                    "insert or replace into asked values (?, ?, ?, ?, ?, ?, ?)",
+                    (key, revision, asked.at, asked.question, asked.code, asked.whole, ended),
+                )
+            except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:
+                raise self._failed(error) from error
+            except sqlite3.DatabaseError:
+                self._make_anew()
+                rows = []
+        return [Asked(*row) for row in rows]
+
+    def knows(self, key: str, revision: int) -> bool:
+        """Say whether an asking is noted here."""
+        with self._lock, contextlib.suppress(sqlite3.DatabaseError):
+            row = self._db.execute("select 1 from asked where key = ? and revision = ?", (key, revision)).fetchone()
+            return row is not None
+        return False
+
+    def ended(self, key: str, revision: int, how: str | None) -> None:
+        """Note how an asking ended; None forgets it: nothing was asked."""
+        if how is None:
+            self._write("delete from asked where key = ? and revision = ?", (key, revision))
+        else:
+            self._write("update asked set ended = ? where key = ? and revision = ?", (how, key, revision))
+
+    def begun(self, since: float) -> list[float]:
+        """List when questions were asked, in seconds since the epoch."""
+        with self._lock, contextlib.suppress(sqlite3.DatabaseError):
+            return [row[0] for row in self._db.execute("select at from asked where at > ? order by at", (since,))]
+        return []
+
     def reopen(self, key: str) -> None:
         """Forget a request durably, before it gets a new revision: a stale row would hide the unfinished one."""
         self._write("delete from settled where key = ?", (key,), durable=True)
@@ -96,6 +149,25 @@ class Index:
                 raise self._failed(error) from error
             except sqlite3.DatabaseError:  # damaged: without any row no request is hidden
                 self._make_anew()
+
+
+def purge(path: str, keys: Collection[str]) -> None:
+    """Remove the rows of requests that are gone, and what is left of them in free pages. A daemon may have it open.
+
+    Raises `OSError` when somebody holds it for long, or it is damaged.
+    """
+    if not os.path.exists(path):
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S)) as db:
+            db.execute("pragma secure_delete = on")
+            rows = [(key,) for key in keys]
+            db.executemany("delete from settled where key = ?", rows)
+            db.executemany("delete from asked where key = ?", rows)
+            db.execute("vacuum")
+            db.execute("pragma wal_checkpoint(truncate)")
+    except sqlite3.Error as error:
+        raise OSError(errno.EIO, f"the index cannot be used ({error})", path) from error
 
 
 def _signed(value: int) -> int:

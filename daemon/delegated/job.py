@@ -74,7 +74,8 @@ def call_state(names: Iterable[str]) -> CallPosition:
         found = _RECORD.fullmatch(name)
         if found:
             kinds[Record(found[1] or name)].add(int(found[2] or 0))
-    last = max(kinds[Record.SENT] | kinds[Record.ACCEPTED] | {0})
+    # An `unsent` whose `sent` is gone counts too: a new `sent` of its number would count as taken back.
+    last = max(kinds[Record.SENT] | kinds[Record.ACCEPTED] | kinds[Record.UNSENT] | {0})
     if kinds[Record.REPLY]:
         return CallPosition(CallState.REPLIED, max(last, 1))
     if last == 0:

@@ -5,39 +5,69 @@ from __future__ import annotations
 import errno
 import json
 import os
+import stat
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import structlog
+
 from delegated import folder as names
+from delegated.calls import JobRecord
 from delegated.errors import OperatorError
+from delegated.flood import HOUR_S, MINUTE_S, Asked, Prints
 from delegated.folder import Folder, Look
 from delegated.index import Index
-from delegated.journal import NAME as JOURNAL
-from delegated.journal import JobRecord, Journal
+from delegated.journal import Journal
 from delegated.plan import Entry, Sig, Waiting
-from delegated.result import Result, from_json, to_json, to_markdown
+from delegated.record import Refusal
+from delegated.registry import OLDER, Consent, Registration
+from delegated.result import KEPT, Result, from_json, to_json, to_markdown
+from delegated.store import NAME as JOURNAL
 from delegated.watch import Bell, Watch, open_watch
 
 _RESULT_LIMIT = 64 << 20
+_TOLD = 20  # requests that are not run get a line in the log each, so many of one reason
+NOTICE = "notice"
 
 
 class Session:
     """The folder, its journal, its index and the watch on it, opened together and closed together.
 
-    `known` holds the state in which each request file was dealt with. Opening raises `OSError` when the folder is not
-    there and `OperatorError` when it cannot be served.
+    `known` holds the mark of the state in which each request file was dealt with. Opening raises `OSError` when the
+    folder is not there and `OperatorError` when it cannot be served.
     """
 
-    def __init__(self, path: str, bell: Bell, *, watch: str, wall: Callable[[], float], pool: Executor) -> None:
-        self.known: dict[str, Sig] = {}
+    def __init__(
+        self,
+        path: str,
+        bell: Bell,
+        *,
+        watch: str,
+        wall: Callable[[], float],
+        pool: Executor,
+        until: str = "",
+        consent: Callable[[], Consent] | None = None,
+    ) -> None:
+        self.known: dict[str, int] = {}
+        self.not_run: dict[str, str] = {}  # by file name: why it waits until somebody asks for it by name
+        self._noticed = b""
         self._old_keys: frozenset[str] = frozenset()
-        self.folder = Folder(path, create=False)  # whoever took it away brings it back, not we
+        self._wall = wall
         try:
+            self.folder = Folder(path, create=False)  # whoever took it away brings it back, not we
+        except OSError as error:
+            if os.path.islink(path):
+                why = "it is a symbolic link, which is not followed: name the folder that it leads to (`folder`)"
+                raise OSError(errno.ELOOP, why, path) from error
+            raise
+        try:
+            # Before the lock says who serves the folder: what is dropped on seeing that is no older request.
+            self.consent = consent() if consent is not None else Consent(Registration(wall()), path)
             try:
-                self.journal = Journal(self.folder.dir, now=wall, executor=pool)
+                self.journal = Journal(self.folder.dir, now=wall, executor=pool, until=until)
             except OperatorError as error:
                 if self.folder.still_there():
                     raise
@@ -63,13 +93,35 @@ class Session:
         self.journal.close()
         self.folder.close()
 
+    def leave(self) -> None:
+        """Let go of what goes by the folder's path, which leads elsewhere; the journal and its lock stay ours."""
+        self.watch.close()
+        self.index.close()
+
+    def rejoin(self, bell: Bell, watch: str) -> None:
+        """Take up a folder that was left and is back at its path. Raises `OSError` when it went away again."""
+        fresh = open_watch(self.folder.path, bell, mode=watch)
+        try:
+            self.index = Index(os.path.join(self.journal.dir.path, "index.sqlite"))
+        except BaseException:
+            fresh.close()
+            raise
+        self.watch = fresh
+
     def journal_there(self) -> bool:
-        """Say whether the folder's journal is still the one that is open."""
+        """Say whether the folder's journal is still the one that is open; a folder that may not be read hides it."""
         try:
             info = self.folder.dir.stat(JOURNAL)
+        except OSError as error:
+            return error.errno == errno.EACCES
+        return (info.st_dev, info.st_ino) == self.journal.dir.identity and self.journal.whole()
+
+    def there(self, name: str) -> bool:
+        """Say whether a file stands in the folder; what cannot be known is not taken for a deletion."""
+        try:
+            return self.folder.dir.exists(name)
         except OSError:
-            return False
-        return (info.st_dev, info.st_ino) == self.journal.dir.identity
+            return True
 
     def watch_again(self, bell: Bell, mode: str) -> None:
         """Attach a new watch in the place of one that died. Raises `OSError` when the folder is not there."""
@@ -77,34 +129,67 @@ class Session:
         former.close()
 
     def recall(self) -> list[str]:
-        """Learn from index and journal what is dealt with; return the keys of unfinished jobs. Blocking."""
+        """Learn from index and journal what is dealt with; return the unfinished jobs' keys, oldest first. Blocking."""
         settled: set[str] = set()
         for name, key, sig in self.index.settled():
-            self.known[name] = sig
+            self.known[name] = sig.mark
             settled.add(key)
         self._old_keys = frozenset(self.journal.keys())
-        unfinished = []
+        unfinished: list[tuple[float, str]] = []
         for key in sorted(self._old_keys - settled):
+            began = 0.0
             try:
                 job = self.journal.latest(key)
                 done = job is None or job.done is not None
+                damaged = self.journal.torn_above(key, job.claim.revision if job else 0) if done else 0
+                if damaged:  # taken up again from its REQUEST, if that is still there
+                    structlog.get_logger("delegated.session").error("claim.damaged", key=key, revision=damaged)
+                began = job.claim.at if job is not None else began
+                if job is not None:
+                    self._remember(job)
             except OSError:  # one record that cannot be read must not stop the others; its own job says what is wrong
                 done = False
-            if not done:
-                unfinished.append(key)
-        return unfinished
+            if not done and job is not None and self.consent.foreign(key, job.claim.revision):
+                self.not_run[job.claim.name] = OLDER
+            elif not done:
+                unfinished.append((began, key))
+        return [key for _, key in sorted(unfinished)]
+
+    def refusals(self, keys: Collection[str]) -> list[Refusal]:
+        """Return what providers told an earlier life about calls that it did not come to make. Blocking."""
+        found = []
+        for key in keys:
+            with suppress(OSError):  # its own job says what is wrong
+                job = self.journal.latest(key)
+                for name in job.call_names() if job is not None else ():
+                    refusal = job.call(int(name[:2]), name[3:]).refusal if job is not None else None
+                    if refusal is not None:
+                        found.append(refusal)
+        return found
 
     def look(self, only: frozenset[str] | None, waiting: Mapping[str, Waiting]) -> Look:
         """Look at the folder (or only at some names), leaving out the requests that are dealt with. Blocking."""
-        look = self.folder.look(only)
+        there: set[str] = set()
+
+        def dealt_with(entry: Entry, results: Collection[str]) -> bool:
+            there.add(entry.name)
+            if self.known.get(entry.name) == entry.sig.mark:
+                return True
+            if self.consent.standing(entry.name, entry.id, entry.sig):
+                self.known[entry.name] = entry.sig.mark
+                if entry.id not in results:
+                    self.leave_alone(entry.name, OLDER)
+                return True
+            return only is None and self._protected(entry, results)
+
+        look = self.folder.look(only, dealt_with)
         if look.full:
             # A file that comes back is read again, which costs a hash; for ever to remember all costs more.
-            for name in self.known.keys() - {entry.name for entry in look.entries}:
+            for name in [name for name in self.known if name not in there]:
                 self.known.pop(name, None)
+            self._look_at_not_run(there)
         entries = []
         for entry in look.entries:
-            if self.known.get(entry.name) == entry.sig or (look.full and self._protected(entry, look)):
-                continue
             wait = waiting.get(entry.name)
             if wait is not None and wait.entry.sig == entry.sig:
                 entry = replace(wait.entry, marked=entry.marked or wait.entry.marked)
@@ -114,25 +199,109 @@ class Session:
             entries.append(entry)
         return replace(look, entries=tuple(entries))
 
-    def _protected(self, entry: Entry, look: Look) -> bool:
+    def _protected(self, entry: Entry, results: Collection[str]) -> bool:
         """Say whether a RESULT that no journal knows (an older tool's, or the journal is gone) answers this request.
 
         It does unless the request changed after it. Both times are the kernel's own.
         """
-        if entry.name in self.known or entry.id not in look.results or entry.id in self._old_keys:
+        if entry.name in self.known or entry.id not in results or entry.id in self._old_keys:
             return False
         try:
             answered = self.folder.dir.stat(names.result_name(entry.id, "json"))
         except OSError:
             return False
-        if entry.sig.ctime_ns > answered.st_ctime_ns:
-            return False
-        self.known[entry.name] = entry.sig
+        if not stat.S_ISREG(answered.st_mode) or entry.sig.ctime_ns > answered.st_ctime_ns:
+            return False  # a link that somebody planted is no answer
+        self.known[entry.name] = entry.sig.mark
         return True
+
+    # What was asked before
+
+    def asked_before(self, record: JobRecord, mine: Prints) -> list[Asked]:
+        """Note that a job is about to ask, and return the askings of others that are like it. Blocking.
+
+        An index that cannot be written is no reason to ask nothing: it is a guard against haste, not a ledger.
+        """
+        claim = record.claim
+        try:
+            earlier = self.index.ask(
+                claim.id, claim.revision, Asked(claim.id, self._wall(), mine.question, mine.code, mine.whole)
+            )
+        except OSError as error:
+            structlog.get_logger("delegated.session").error("index.failed", reason=str(error))
+            return []
+        return [
+            replace(asked, ended="gone")  # whoever took the RESULT away may want another
+            if asked.ended == "answered" and not self.there(names.result_name(asked.key, "json"))
+            else asked
+            for asked in earlier
+        ]
+
+    def note_end(self, record: JobRecord, status: str) -> None:
+        """Note how an asking ended: what was not asked, and cost nothing, does not count."""
+        counts = status in ("answered", "uncertain") or (status != "duplicate" and record.may_be_billed())
+        with suppress(OSError):
+            self.index.ended(record.claim.id, record.claim.revision, status if counts else None)
+
+    def begun(self) -> list[float]:
+        """List how many seconds ago questions of the last minute were asked. Blocking."""
+        now = self._wall()
+        return [max(0.0, now - at) for at in self.index.begun(now - MINUTE_S)]
+
+    def _remember(self, job: JobRecord) -> None:
+        """Note again what a job asked, where the index was lost."""
+        claim = job.claim
+        if claim.at < self._wall() - HOUR_S or self.index.knows(claim.id, claim.revision) or not job.may_be_billed():
+            return
+        header = job.call(1, "first").prompt_header
+        marks = [header.get(name) for name in ("question", "code", "whole")]
+        if all(isinstance(mark, str) for mark in marks):
+            done = job.done
+            asked = Asked(claim.id, claim.at, *map(str, marks))
+            self.index.ask(claim.id, claim.revision, asked, ended=done.status if done else "")
+
+    # What is not run by itself
+
+    def leave_alone(self, name: str, why: str) -> None:
+        """Note that a request is not run before somebody asks for it by name; the log says it once."""
+        if self.not_run.get(name) == why:
+            return
+        self.not_run[name] = why
+        key = (names.request_id(name) or ("",))[0]
+        told = sum(1 for each in self.not_run.values() if each == why)
+        if told <= _TOLD:
+            structlog.get_logger("delegated.session").warning(
+                "request.not_run", request=key, why=why, hint=f"to run it all the same: delegate run {key}"
+            )
+        if told == _TOLD:
+            structlog.get_logger("delegated.session").warning(
+                "request.not_run", why=why, hint="further ones are not logged: delegate status shows them"
+            )
+
+    def _look_at_not_run(self, there: Collection[str]) -> None:
+        """Forget what is gone; look anew at all that git was said to track when its index is another one."""
+        for name in [name for name in self.not_run if name not in there]:
+            del self.not_run[name]
+        if any(why != OLDER for why in self.not_run.values()) and self.consent.repositories.changed():
+            for name, why in tuple(self.not_run.items()):
+                if why != OLDER:
+                    self.known.pop(name, None)
+
+    def post_notice(self, slow: str = "") -> None:
+        """Write down, for `delegate status`, what is not run by itself and why others wait (`slow`). Blocking."""
+        notice = {"not_run": self.not_run, "slow": slow}
+        data = json.dumps(notice, indent=1).encode()
+        if data != self._noticed:
+            nothing = not self.not_run and not slow
+            self._noticed = data
+            with suppress(OSError):
+                if nothing and not self.journal.dir.exists(NOTICE):
+                    return
+                self.journal.post_notice(self.journal.dir, NOTICE, data)
 
     def settle(self, name: str, key: str, sig: Sig) -> None:
         """Note, for later starts too, that a file in this state is dealt with."""
-        self.known[name] = sig
+        self.known[name] = sig.mark
         with suppress(Exception):  # an index that cannot be written costs a hash at the next start
             self.index.settle(name, key, sig)
 
@@ -182,9 +351,18 @@ class Session:
         self.put(record.claim.id, to_markdown(result), text)
         record.finish(result.status, text)
 
-    def put(self, key: str, page: str, text: str) -> None:
-        """Write RESULT.md, then RESULT.json, whose appearance is the commit point."""
+    def put(self, key: str, page: str, text: str, *, former: Result | None = None) -> None:
+        """Write RESULT.md, then RESULT.json, whose appearance is the commit point.
+
+        Where a whole RESULT stands already, what somebody changed in it is kept; `former` is how we left it.
+        """
         files = {names.result_name(key, "md"): _bytes(page), names.result_name(key, "json"): _bytes(text)}
+        if self.folder.dir.exists(names.result_name(key, "json")):  # else the page is ours, of a life that was killed
+            left = (_bytes(to_markdown(former)), _bytes(to_json(former))) if former is not None else ()
+            for name, data in files.items():
+                kept = names.keep_edited(self.folder.dir, name, (data, *left))
+                if kept:
+                    structlog.get_logger("delegated.session").warning("result.edited", name=name, kept=kept)
         self.journal.publish(self.folder.dir, files)
 
     def note_kept(self, record: JobRecord) -> None:
@@ -192,16 +370,15 @@ class Session:
         done = record.done
         if done is None:
             return
-        note = "the REQUEST was edited after it was answered; `on_edit: keep` is set, so it was not asked again"
         with suppress(ValueError):
-            result = from_json(done.result)
-            result = replace(result, warnings=(*result.warnings, note))
-            self.put(record.claim.id, to_markdown(result), to_json(result))
+            former = from_json(done.result)
+            result = replace(former, warnings=(*former.warnings, KEPT))
+            self.put(record.claim.id, to_markdown(result), to_json(result), former=former)
 
     def siblings(self, record: JobRecord) -> tuple[str, ...]:
         """Return a warning for each other REQUEST file with the same id."""
         claim = record.claim
-        found = (f"{names.PREFIX}REQUEST_{claim.id}{suffix}" for suffix in names.SUFFIXES)
+        found = names.request_names(claim.id)
         return tuple(
             f"{name} has the same id; {claim.name} was taken and the other is never asked"
             for name in found
@@ -221,8 +398,8 @@ class Session:
                 self.folder.dir.remove(names.status_name(key))
 
     def clear_notices(self, key: str) -> None:
-        """Remove what a settled job leaves behind: its STATUS, and an order to cancel it."""
-        for name in (names.status_name(key), f"{names.PREFIX}CANCEL_{key}"):
+        """Remove what a settled job leaves behind: its STATUS, and an order to cancel it or to run it."""
+        for name in (names.status_name(key), f"{names.PREFIX}CANCEL_{key}", f"{names.PREFIX}RUN_{key}"):
             with suppress(OSError):
                 self.folder.dir.remove(name)
 

@@ -25,9 +25,10 @@ from delegated.folder import concerns_us
 if TYPE_CHECKING:
     from watchdog.observers.inotify_c import InotifyEvent, InotifyFD
 
-# File systems on which another machine (or the other side of a FUSE mount) writes without an event reaching us.
+# File systems on which another machine, the other side of a FUSE mount or whoever writes into an overlay's upper layer
+# does so without an event reaching us.
 _SILENT: Final = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "drvfs", "vboxsf", "virtiofs", "prl_fs", "ceph", "afs"}
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "drvfs", "vboxsf", "virtiofs", "prl_fs", "ceph", "afs", "overlay"}
 )
 _MANY: Final = 4096
 
@@ -103,7 +104,7 @@ class Bell:
 
 
 class Watch(Protocol):
-    """Something that rings the bell; `polling` says that nothing does, so that the loop must look by itself."""
+    """Something that rings the bell. `polling`: not every change rings, so that the loop must look by itself too."""
 
     polling: bool
     why: str
@@ -116,12 +117,13 @@ class Watch(Protocol):
 
 
 class Polling:
-    """No events to be had: the loop looks by itself. `why` says so to people."""
+    """No events to be had: the loop looks by itself. `why` says so to people; `lacking`: they may come back."""
 
     polling = True
 
-    def __init__(self, why: str) -> None:
+    def __init__(self, why: str, *, lacking: bool = False) -> None:
         self.why = why
+        self.lacking = lacking
 
     def alive(self) -> bool:
         """Nothing can die here."""
@@ -134,12 +136,11 @@ class Polling:
 class _Inotify:
     """A watchdog inotify callback on one flat directory."""
 
-    polling = False
-    why = "inotify"
-
-    def __init__(self, path: str, bell: Bell, reader: InotifyFD) -> None:
+    def __init__(self, path: str, bell: Bell, reader: InotifyFD, silent: str = "") -> None:
         from watchdog.observers.inotify_c import CallbackId, InotifyConstants, Mask
 
+        self.polling = bool(silent)
+        self.why = f"inotify, and polling: a {silent} file system may not tell of every change" if silent else "inotify"
         self._bell = bell
         self._reader = reader
         self._gone = False
@@ -156,14 +157,19 @@ class _Inotify:
         self._id = CallbackId(id(self))
         self._moved_to = constants.IN_MOVED_TO
         self._self = constants.IN_DELETE_SELF | constants.IN_MOVE_SELF
-        self._wd = reader.add_callback(os.fsencode(path), mask, self, self._id)
+        if reader.add_callback(os.fsencode(path), mask, self, self._id) < 0:
+            # What watchdog makes of EACCES: a watch of nothing, without a word.
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
     def on_event(self, event: InotifyEvent) -> None:
         """Ring. Runs in the reader's thread, which an exception would kill."""
-        if event.mask & self._self:
+        try:
+            if event.mask & self._self:
+                self._bell.lose()
+            else:
+                self._bell.note(os.fsdecode(event.name), moved_in=bool(event.mask & self._moved_to))
+        except Exception:  # noqa: BLE001 - whatever it was about, a full look sees it
             self._bell.lose()
-            return
-        self._bell.note(os.fsdecode(event.name), moved_in=bool(event.mask & self._moved_to))
 
     def on_watch_deleted(self, wd: int) -> None:
         """Note that the kernel dropped the watch: the directory is gone."""
@@ -207,8 +213,8 @@ class _Observed:
         self._observer.start()
 
     def alive(self) -> bool:
-        """Say whether the observer's thread runs."""
-        return bool(self._observer.is_alive())
+        """Say whether all of the observer's threads run: the one that hands events on, and those that hear them."""
+        return bool(self._observer.is_alive() and all(each.is_alive() for each in self._observer.emitters))
 
     def close(self) -> None:
         """Stop the observer."""
@@ -224,25 +230,30 @@ def open_watch(path: str, bell: Bell, *, mode: str = "auto", file_system: Callab
     if mode == "poll":
         return Polling("polling, as configured")
     kind = (file_system or file_system_of)(path)
-    if mode == "auto" and (kind in _SILENT or kind.startswith("fuse")):
-        return Polling(f"polling: no events can be relied on from a {kind} file system")
+    silent = kind if mode == "auto" and (kind in _SILENT or kind.startswith("fuse")) else ""
     if not sys.platform.startswith("linux"):
         return _Observed(path, bell)
+    from watchdog.observers import inotify_c
+
+    if not hasattr(getattr(inotify_c, "WatchCallback", None), "on_queue_overflow"):
+        return Polling("polling: this watchdog tells of no overflow; events need 7.1 or later")
     from watchdog.observers.inotify_c import InotifyFD
 
     try:
         reader = InotifyFD()
     except OSError as error:
-        return Polling(f"polling: no inotify instance left ({error.strerror}); see fs.inotify.max_user_instances")
+        why = f"polling: no inotify instance left ({error.strerror}); see fs.inotify.max_user_instances"
+        return Polling(why, lacking=True)
     reader.start()
     try:
-        return _Inotify(path, bell, reader)
+        return _Inotify(path, bell, reader, silent)
     except OSError as error:
         reader.stop()
         reader.join(5)
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
             raise
-        return Polling(f"polling: no inotify watch left ({error.strerror}); see fs.inotify.max_user_watches")
+        why = f"polling: no inotify watch left ({error.strerror}); see fs.inotify.max_user_watches"
+        return Polling(why, lacking=True)
 
 
 def file_system_of(path: str) -> str:
