@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -14,6 +15,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from delegated.home import state_directory
+from delegated.registry import register
+
 PATIENCE_S = 30.0
 PREFIX = "OPENAI_DELEGATION_"
 BUG = "def total(items):\n    return sum(item.price for item in items) / len(items)\n\n\nprint(total([]))\n"
@@ -25,6 +29,7 @@ TRACE = """Traceback (most recent call last):
 ZeroDivisionError: division by zero
 """
 T = TypeVar("T")
+_TEXTS = itertools.count(1)
 
 
 def until(probe: Callable[[], T], *, what: str, patience: float = PATIENCE_S, pause: float = 0.01) -> T:
@@ -39,7 +44,9 @@ def until(probe: Callable[[], T], *, what: str, patience: float = PATIENCE_S, pa
         time.sleep(pause)
 
 
-def request_text(issue: str = "it divides by zero", *, logs: str = TRACE, files: str = "app.py") -> str:
+def request_text(issue: str | None = None, *, logs: str = TRACE, files: str = "app.py") -> str:
+    """Write a request; each time another one by default, as the same question is not asked twice."""
+    issue = issue or f"it divides by zero, text {next(_TEXTS)}"
     return f"# Issue\n\n{issue}\n\n# Files\n\n- {files}\n\n# Error Logs\n\n```\n{logs}```\n"
 
 
@@ -156,9 +163,18 @@ class House:
             "DELEGATED_MODEL": "offline",
             "DELEGATED_LOG__FORMAT": "json",
             "DELEGATED_GRACE_S": "5",
+            "DELEGATED_DAY_USD": "1000000",  # some tests ask thousands of times
+            "DELEGATED_MONTH_USD": "1000000",
+            "DELEGATED_MAX_REQUESTS_PER_MINUTE": "1000000",
+            "DELEGATED_MAX_WAITING": "1000000",
             "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         }
         self._daemons: list[Daemon] = []
+        self.register()
+
+    def register(self) -> None:
+        """Register the workspace, as `delegate init` does: its user wants what is dropped from now on."""
+        register(state_directory(self.env), str(self.workspace), str(self.folder))
 
     def use(self, server: Server, wire: str = "responses", **settings: Any) -> None:
         self.env |= {
@@ -192,7 +208,7 @@ class House:
 
     def drop(self, key: str, text: str | bytes | None = None, suffix: str = ".md") -> Path:
         """Move a request in, as a well-behaved writer does."""
-        data = request_text() if text is None else text
+        data = request_text(f"it divides by zero, case {key}") if text is None else text
         temp = self.outside / f"{key}.tmp"
         temp.write_bytes(data.encode() if isinstance(data, str) else data)
         path = self.request(key, suffix)

@@ -1,6 +1,7 @@
 """Faults that a test orders from a daemon's environment.
 
 `CRASH_BEFORE`: kill this process, really and at once, when it is about to give a file its name (the name's end).
+`LACKS`: what another system has not, with commas between: `dir_fd`, `fcntl`, `lease`, `links`, `directory_sync`.
 `FULL_FOR`: no room on the disk for such a name, as long as the file `FULL_WHILE` stands.
 """
 
@@ -40,3 +41,34 @@ if full:
 
     os.link, os.rename = filling(before_link), filling(before_rename)
     os.supports_dir_fd |= {os.link, os.rename}
+
+
+lacks = os.environ.get("LACKS", "").split(",")
+if "dir_fd" in lacks:
+    os.supports_dir_fd.clear()
+if "fcntl" in lacks:
+    import sys
+
+    sys.modules["fcntl"] = None  # an import of it fails, as on Windows
+if "lease" in lacks:
+    import fcntl
+
+    del fcntl.F_SETLEASE
+if "links" in lacks:
+
+    def no_link(source, target, **kwargs):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(source), None, str(target))
+
+    os.link = no_link
+    os.supports_dir_fd |= {no_link}
+if "directory_sync" in lacks:
+    real_fsync = os.fsync
+
+    def sync(fd):
+        import stat
+
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real_fsync(fd)
+
+    os.fsync = sync
