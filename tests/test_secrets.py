@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from delegated import rules, sieve
 from delegated.secrets import forbidden, redact
-from delegated.vendors import SHAPES
 
 ALNUM = string.ascii_letters + string.digits
 CHANCE = random.Random(7)
@@ -118,10 +118,16 @@ def test_a_vendors_token_never_leaves_wherever_it_stands(kind: str, token: str) 
     assert redaction.kind == kind
 
 
-def test_every_shape_of_the_table_has_a_kind_that_a_placeholder_can_bear() -> None:
-    assert len({shape.kind for shape in SHAPES}) >= 25
-    assert all(re.fullmatch(r"[a-z-]{2,30}", shape.kind) for shape in SHAPES)
-    assert all(hint == hint.lower() for shape in SHAPES for hint in shape.hints)
+def test_every_shipped_rule_can_be_used_and_has_a_kind_that_a_placeholder_can_bear() -> None:
+    """At least 80 forms of vendors; keywords in lower case, as the text is searched in lower case."""
+    shipped = rules.shipped()
+    vendors = [rule for rule in shipped if not rule.look]
+    assert len(vendors) >= 80
+    assert len({rule.kind for rule in vendors}) >= 60
+    assert all(re.fullmatch(r"[a-z0-9-]{2,30}", rule.kind) for rule in shipped)
+    assert all(rule.keywords and all(word == word.lower() for word in rule.keywords) for rule in shipped)
+    assert all(rule.words for rule in shipped)
+    assert sieve.usable(shipped) == (shipped, ())
 
 
 VALUE = "Tr0ub4dor&3x"
@@ -222,6 +228,7 @@ def test_ordinary_code_and_placeholders_pass_untouched(text: str) -> None:
     assert cleaned(text) == text
 
 
+@pytest.mark.slow
 def test_the_standard_library_is_ordinary_code() -> None:
     """Of 200 files, at most five places may be taken for a secret."""
     root = Path(sysconfig.get_path("stdlib"))

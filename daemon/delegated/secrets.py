@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-import string
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Final
+from fnmatch import fnmatchcase, translate
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from delegated.sieve import Sieve
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,9 @@ _NAMES: Final = (  # as fnmatch, against the last name; the first that matches g
     ),
     ("*.tfstate* *.tfvars*", "Terraform state and variables hold secrets and are never sent"),
 )
+_NAMED: Final = re.compile(  # any of them: 12,000 names a second are not enough where a workspace is walked
+    "|".join(translate(pattern) for patterns, _ in _NAMES for pattern in patterns.split())
+)
 _SOURCE: Final = re.compile(r"\.(?:[cm]?[jt]sx?|py|rb|go|rs|java|kt|cs?|cc|cpp|h|hpp|php|sql|swift|md|html|css|vue)$")
 
 
@@ -72,7 +77,7 @@ def forbidden(path: str) -> str | None:
         return _DIRECTORIES[".git"]
     if name == ".env.example":
         return None
-    for patterns, reason in _NAMES:
+    for patterns, reason in _NAMES if _NAMED.match(name) else ():
         if any(fnmatchcase(name, pattern) for pattern in patterns.split()):
             return reason
     if name.startswith("id_") and not _SOURCE.search(name):  # id_work, id_github.pub; but id_generator.py is code
@@ -81,127 +86,39 @@ def forbidden(path: str) -> str | None:
 
 
 def redact(
-    parts: Sequence[tuple[str, str]], *, known: Iterable[str] = (), seed: str = ""
+    parts: Sequence[tuple[str, str]], *, known: Iterable[str] = (), seed: str = "", sieve: Sieve | None = None
 ) -> tuple[tuple[str, ...], tuple[Redaction, ...]]:
     """Replace secrets in `parts`, a sequence of (where, text), by `[REDACTED:kind:nonce-n]`.
 
     The same value gets the same n in every part; `known` are exact values to hide (own keys, values of
     the workspace's env files), of which those shorter than 8 characters are ignored; the nonce (6 hex digits, from
     `seed`) occurs in no part. The number of lines is kept. What was found by its surroundings in one part is hidden
-    wherever else it stands.
+    wherever else it stands. `sieve` holds the rules; the shipped ones where none is given.
     """
+    from delegated.finder import find  # re2 and 200 rules are not for a command that hides nothing
+
     texts = [text for _, text in parts]
-    exact = dict.fromkeys((value for value in known if len(value) >= MIN_KNOWN), "known")
-    found = [_spans(text, exact) for text in texts]
-    elsewhere = _telling(texts, found)
-    if elsewhere:
-        found = [_merged([*spans, *_exact(text, elsewhere)]) for text, spans in zip(texts, found, strict=True)]
+    exact = [value for value in known if len(value) >= MIN_KNOWN]
     nonce = _nonce(texts, seed)
     placeholders: dict[str, tuple[str, str]] = {}
     cleaned: list[str] = []
     redactions: list[Redaction] = []
-    for (where, text), spans in zip(parts, found, strict=True):
+    for (where, text), secrets in zip(parts, find(parts, known=exact, sieve=sieve), strict=True):
         pieces: list[str] = []
-        at, line = 0, 1
-        for span in spans:
-            secret = text[span.start : span.end]
+        at = 0
+        for secret in secrets:
+            value = text[secret.start : secret.end]
             kind, placeholder = placeholders.setdefault(
-                secret, (span.kind, f"[REDACTED:{span.kind}:{nonce}-{len(placeholders) + 1}]")
+                value, (secret.kind, f"[REDACTED:{secret.kind}:{nonce}-{len(placeholders) + 1}]")
             )
-            line += text.count("\n", at, span.start)
-            redactions.append(Redaction(kind, placeholder, where, line))
-            breaks = re.findall(r"\r?\n", secret)
-            line += len(breaks)
-            pieces += [text[at : span.start], placeholder, *breaks]
-            at = span.end
+            redactions.append(Redaction(kind, placeholder, where, secret.line))
+            pieces += [text[at : secret.start], placeholder, *re.findall(r"\r?\n", value)]
+            at = secret.end
         cleaned.append("".join([*pieces, text[at:]]))
     return tuple(cleaned), tuple(redactions)
 
 
 MIN_KNOWN: Final = 8  # characters: shorter values are words of ordinary code
-_MAX_EXACT: Final = 2_000  # values sought everywhere
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class _Span:
-    """Where a secret stands. Of two that overlap, the smaller rank names the kind."""
-
-    start: int
-    end: int
-    rank: int
-    kind: str
-
-
-def _spans(text: str, exact: dict[str, str]) -> list[_Span]:
-    """Find every secret in one text; the spans are in order and do not touch."""
-    from delegated.vendors import (
-        SHAPES,
-    )  # its hundred patterns take 10 ms that a command which hides nothing need not pay
-
-    lower = text.lower()
-    found = _exact(text, exact)
-    found += [_Span(start, end, 1, "private-key") for start, end in _private_keys(text)]
-    for shape in SHAPES:
-        if any(hint in lower for hint in shape.hints):
-            for match in shape.pattern.finditer(text):
-                if not (match.start() and text[match.start() - 1].isalnum()):
-                    found.append(_Span(*match.span(match.lastindex or 0), 2, shape.kind))
-    found += _by_habit(text, lower if len(lower) == len(text) else text.translate(_LOWER))
-    return _merged(found)
-
-
-_LOWER: Final = {ord(char): char.lower() for char in string.ascii_uppercase}  # unlike lower(), it keeps every offset
-
-
-def _by_habit(text: str, lower: str) -> Iterator[_Span]:
-    from delegated.habits import HABITS
-
-    places: dict[str, list[int]] = {}
-    for habit in HABITS:
-        for word in habit.words:
-            if word not in places:
-                places[word] = [match.start() for match in re.finditer(re.escape(word), lower)]
-            for at in places[word]:
-                match = habit.pattern.match(text, at)
-                ahead = habit.before is None or habit.before.search(text[max(0, at - 100) : at])
-                if match and ahead and habit.is_secret(match):
-                    yield _Span(*match.span(match.lastindex or 0), 3, habit.kind)
-
-
-def _exact(text: str, values: dict[str, str]) -> list[_Span]:
-    found: list[_Span] = []
-    for value, kind in list(values.items())[:_MAX_EXACT]:
-        at = text.find(value)
-        while at >= 0:
-            found.append(_Span(at, at + len(value), 0, kind))
-            at = text.find(value, at + len(value))
-    return found
-
-
-def _merged(spans: Iterable[_Span]) -> list[_Span]:
-    """Join spans that overlap, so that no part of either stays readable."""
-    merged: list[_Span] = []
-    for span in sorted(spans):
-        last = merged[-1] if merged else None
-        if last is not None and span.start < last.end:
-            best = min(last, span, key=lambda one: (one.rank, one.start - one.end))
-            merged[-1] = _Span(last.start, max(last.end, span.end), best.rank, best.kind)
-        else:
-            merged.append(span)
-    return merged
-
-
-def _telling(texts: Sequence[str], found: Sequence[Sequence[_Span]]) -> dict[str, str]:
-    """Collect the values that are worth seeking everywhere: those that no ordinary text would hold by chance."""
-    from delegated.habits import is_random
-
-    values: dict[str, str] = {}
-    for text, spans in zip(texts, found, strict=True):
-        for span in spans:
-            value = text[span.start : span.end]
-            if len(value) >= MIN_KNOWN and "\n" not in value and (len(value) >= 20 or is_random(value)):
-                values.setdefault(value, span.kind)
-    return values
 
 
 def _nonce(texts: Sequence[str], seed: str) -> str:
@@ -212,56 +129,9 @@ def _nonce(texts: Sequence[str], seed: str) -> str:
     raise AssertionError("a text of 16 million characters or more holds every nonce")
 
 
-_KEY_BEGIN: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}(?:PRIVATE KEY(?: BLOCK)?|OpenVPN Static key V1)-----")
-_KEY_END: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}(?:PRIVATE KEY(?: BLOCK)?|OpenVPN Static key V1)-----")
-_KEY_HEADERS: Final = re.compile(
-    r"(?:(?:\s|\\[nr]){0,8}(?:Proc-Type|DEK-Info|Version|Comment|Hash): [^\n\\]{0,200}){0,6}"
-)
-_KEY_BODY: Final = re.compile(  # what stands between the lines where a key is quoted in code: \n " + ' ,
-    r"(?:(?:\\[nr]|[\s\"'+,|>#*.;\\-]){0,40}[A-Za-z0-9+/=]{16,2000})*"
-    r"(?:(?:\\[nr]|[\s\"'+,|>]){0,40}[A-Za-z0-9+/]{1,200}={1,2})?"
-)
-_KEY_TAIL: Final = re.compile(r"[\s\"'+,|>#*;\\nr-]{0,40}[A-Za-z0-9+/=]{4,2000}[\s\"'+,|>#*;\\nr-]{0,40}")
-_PUTTY: Final = re.compile(r"Private-Lines: [0-9]{1,4}\r?\n((?:[A-Za-z0-9+/=]{1,100}(?:\r?\n|$)){1,300})")
-_KEY_LENGTH: Final = 20_000  # characters; the largest RSA key in use takes 13,000
-
-
-def _private_keys(text: str) -> Iterator[tuple[int, int]]:
-    """Find private keys: whole ones, those cut off at their end (a log), and those cut off at their beginning."""
-    done = 0
-    for begin in _KEY_BEGIN.finditer(text) if "-----BEGIN" in text else ():
-        if begin.start() < done:
-            continue
-        following = text.find("-----BEGIN", begin.end(), begin.end() + _KEY_LENGTH)
-        limit = following if following >= 0 else begin.end() + _KEY_LENGTH
-        end = _KEY_END.search(text, begin.end(), limit)
-        if end is not None:
-            done = end.end()
-        else:
-            headers = _KEY_HEADERS.match(text, begin.end())
-            body = _KEY_BODY.match(text, headers.end() if headers else begin.end())
-            done = body.end() if body else begin.end()
-        yield begin.start(), done
-    done = 0
-    for end in _KEY_END.finditer(text) if "-----END" in text else ():
-        start = max(done, text.rfind("\n", 0, end.start()) + 1)
-        if text[start : end.start()].strip(" \t\"'+,|>#*;"):
-            start = end.start()
-        while start > done and end.start() - start < _KEY_LENGTH:
-            line = text.rfind("\n", max(done, start - 2_100), start - 1) + 1
-            if line >= start or not _KEY_TAIL.fullmatch(text, line, start):
-                break
-            start = line
-        done = end.end()
-        yield start, done
-    if "Private-Lines: " in text:
-        for match in _PUTTY.finditer(text):
-            yield match.span(1)
-
-
 _ENV_LINE: Final = re.compile(
     r"^[ \t]{0,40}(?:export[ \t]{1,9})?[\w.-]{1,200}[ \t]{0,9}=[ \t]{0,9}"
-    r"(?:\"((?:[^\"\\]|\\.){0,20000})\"|'([^']{0,20000})'|([^\r\n]{0,20000}))",
+    r"(?:\"((?:[^\"\\]|\\.){0,20000})\"|'([^']{0,20000})'|`([^`]{0,20000})`|([^\n]{0,20000}))",
     re.MULTILINE | re.DOTALL,
 )
 _PLAIN: Final = frozenset(
@@ -269,18 +139,33 @@ _PLAIN: Final = frozenset(
 )
 
 
+_TOKEN: Final = re.compile(r"[^\s\"'`.,;:=&?@/|<>()\[\]{}\\#]{12,4000}")
+
+
 def env_values(text: str) -> Iterator[str]:
-    """Yield what the variables of an env file hold, where it is long enough to be told from ordinary words."""
+    """Yield what the variables of an env file hold, where it is long enough to be told from ordinary words.
+
+    And what looks like a token, wherever in the file it stands: in a longer value, in a comment, on a line that is
+    written otherwise than these files are.
+    """
+    from delegated.habits import is_random
+
+    text = re.sub(r"\r\n?", "\n", text)
     for match in _ENV_LINE.finditer(text):
         if match[1] is not None:
             raw = match[1]
-            found = {raw, raw.replace("\\n", "\n").replace('\\"', '"').replace("\\\\", "\\")}
+            found = {raw, raw.replace("\\n", "\n").replace("\\$", "$").replace('\\"', '"').replace("\\\\", "\\")}
         else:
-            found = {match[2] if match[2] is not None else re.split(r"[ \t]#", match[3])[0].strip()}
+            quoted = match[2] if match[2] is not None else match[3]
+            found = {quoted if quoted is not None else re.split(r"[ \t]#", match[4])[0].strip()}
         for value in sorted(found):
             for secret in (value, _password(value)):
                 if len(secret) >= MIN_KNOWN and secret.lower() not in _PLAIN:
                     yield secret
+    for token in _TOKEN.findall(text):
+        names = re.split("[-_]", token)  # `11-slim-bookworm`, `my-bucket-2024` are made of words and numbers
+        if is_random(token) and (len(names) == 1 or not all(name.isalpha() or name.isdigit() for name in names)):
+            yield token
 
 
 def _password(url: str) -> str:
