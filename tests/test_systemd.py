@@ -65,7 +65,7 @@ def test_systemd_finds_no_fault_in_a_unit(unit: Path, tmp_path: Path, need: Call
 
 
 @pytest.mark.parametrize(
-    ("unit", "most"), [(SYSTEM, 12), (USER, 21), (USER_TEMPLATE, 17)], ids=lambda value: getattr(value, "name", "")
+    ("unit", "most"), [(SYSTEM, 11), (USER, 18), (USER_TEMPLATE, 17)], ids=lambda value: getattr(value, "name", "")
 )
 def test_a_unit_stays_as_closed_as_it_was(unit: Path, most: int, need: Callable[[str], str]) -> None:
     """Its exposure after `systemd-analyze security`, in tenths, may fall but not rise."""
@@ -107,6 +107,7 @@ def test_the_program_takes_the_command_line_of_the_unit(unit: Path) -> None:
     serve.configure(parser)
     args = parser.parse_args([each.replace("%f", "/srv/project") for each in rest])
     assert args.workspace == (["/srv/project"] if "%f" in rest else [])
+    assert args.require_sandbox == ("%f" in rest), "the unit for all workspaces leaves the home open, to serve them"
 
 
 # -- the daemon under a service manager --
@@ -141,6 +142,7 @@ def test_ready_means_that_a_request_is_taken(house: House, manager: Callable[[],
     assert daemon.process.wait(30) == 0
 
 
+@pytest.mark.slow
 def test_the_watchdog_is_fed_by_a_daemon_that_works(house: House, manager: Callable[[], str]) -> None:
     """Pings come while nothing happens, too."""
     house.env |= {"WATCHDOG_USEC": "2000000"}
@@ -186,6 +188,7 @@ def test_a_bad_configuration_ends_with_78(house: House) -> None:
     assert "DELEGATED_CONCURRENCY" in daemon.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_held_ends_with_75(house: House, manager: Callable[[], str]) -> None:
     """The code after which the service manager tries again, slowly."""
     house.start()
@@ -193,6 +196,7 @@ def test_a_folder_that_is_held_ends_with_75(house: House, manager: Callable[[], 
     assert house.start().process.wait(30) == 75
 
 
+@pytest.mark.slow
 def test_a_key_by_credential_reaches_the_provider_and_no_log(house: House, server: Server) -> None:
     """As LoadCredential= gives it: a file below $CREDENTIALS_DIRECTORY, named by the endpoint."""
     canary = "sk-canary0123456789abcdefghij"

@@ -68,6 +68,8 @@ VENDORED: Final = frozenset(
 GENERATED: Final = re.compile(
     r"package-lock\.json|npm-shrinkwrap\.json|pnpm-lock\.yaml|bun\.lockb?|go\.sum|.+\.lock|.+\.min\.(?:js|css)|.+\.(?:js|css)\.map"
 )
+ENV_FILE: Final = re.compile(r"\.env(?!\.example\Z).*|.+\.env", re.IGNORECASE | re.DOTALL)
+_SCARCE: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
 _MISSING: Final = "File not found: paths are relative to the workspace root"
 _IS_DIRECTORY: Final = "a directory, not a file"
 _BELOW_LINK: Final = "below a symbolic link; links are not followed"
@@ -93,6 +95,7 @@ class Tree:
         self._device = os.fstat(fd).st_dev
         self._roots = tuple(dict.fromkeys(path.rstrip("/") + "/" for path in (root, os.path.realpath(root))))
         self.warnings: list[str] = []
+        self.env_files: tuple[str, ...] | None = None  # known once all was walked through
 
     def source(self, path: str, why: str, limit: int) -> SourceFile | Omitted:
         """Read a path as a person wrote it."""
@@ -110,7 +113,7 @@ class Tree:
             elif data == _MISSING:
                 data += self._hint(path)
             return Omitted(paths.shown(path), data)
-        decoded = _decode(data)
+        decoded = decode(data)
         if decoded is None:
             return Omitted(paths.shown(path), f"a binary file ({len(data):,} bytes)")
         text, encoding = decoded
@@ -141,10 +144,22 @@ class Tree:
     @cached_property
     def files(self) -> tuple[str, ...]:
         """List the files that a glob may give, sorted."""
-        return tuple(sorted(self._walk()))
+        return tuple(sorted(path for path, _ in self._walk()))
+
+    def stamps(self) -> Iterator[tuple[str, tuple[int, int, int]]]:
+        """Yield what a glob may give with what tells that it changed: modification time (ns), size, inode."""
+        for path, entry in self._walk():
+            with suppress(OSError):  # gone meanwhile
+                info = entry.stat(follow_symlinks=False)
+                yield path, (info.st_mtime_ns, info.st_size, info.st_ino)
 
     def entries(self, parts: Sequence[str]) -> Iterator[tuple[str, int]]:
         """Yield the names in a directory, each with its type (`stat.S_IFMT`); none when it cannot be opened."""
+        for entry, kind in self._entries(parts):
+            yield entry.name, kind
+
+    def _entries(self, parts: Sequence[str]) -> Iterator[tuple[os.DirEntry[str], int]]:
+        """Yield a directory's entries; each can be looked at further only until the next one is asked for."""
         fd = self._directory(parts)
         if isinstance(fd, str):
             return
@@ -152,7 +167,7 @@ class Tree:
             with os.scandir(fd) as scan:
                 for entry in scan:
                     with suppress(OSError):  # gone meanwhile
-                        yield entry.name, _type(entry)
+                        yield entry, _type(entry)
         finally:
             os.close(fd)
 
@@ -168,7 +183,7 @@ class Tree:
                 chunks.append(chunk)
                 left -= len(chunk)
         except OSError as error:
-            return f"cannot be read: {error.strerror}"
+            return _why(error)
         finally:
             os.close(fd)
         return b"".join(chunks) if left else f"larger than {limit:,} bytes, and growing"
@@ -236,18 +251,21 @@ class Tree:
                 return _ELSEWHERE
         return fd
 
-    def _walk(self) -> Iterator[str]:
+    def _walk(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """Yield what a glob may give, level by level, so that one huge directory does not hide the others."""
         seen = 0
+        env_files: list[str] = []
         waiting: deque[tuple[tuple[str, ...], _Levels]] = deque([((), ())])
         while waiting:
             parts, levels = waiting.popleft()
             if rules := self._ignore_rules(parts):
                 levels = (*levels, (len(parts), rules))
-            for number, (name, kind) in enumerate(self.entries(parts)):
+            for number, (entry, kind) in enumerate(self._entries(parts)):
+                name = entry.name
                 seen += 1
                 if seen > self._bounds.entries:
                     self.warnings.append(f"the workspace has more than {seen - 1:,} entries; globs know the first ones")
+                    self.env_files = tuple(env_files)
                     return
                 if number == self._bounds.in_directory:
                     self.warnings.append(
@@ -260,6 +278,8 @@ class Tree:
                     continue
                 if not is_directory and (kind != stat.S_IFREG or GENERATED.fullmatch(name)):
                     continue
+                if not is_directory and ENV_FILE.fullmatch(name):
+                    env_files.append("/".join(path))
                 if not paths.is_sound(name) or forbidden("/".join(path)):
                     continue
                 if globs.ignored(levels, path, directory=is_directory):
@@ -267,7 +287,8 @@ class Tree:
                 if is_directory:
                     waiting.append((path, levels))
                 else:
-                    yield "/".join(path)
+                    yield "/".join(path), entry
+        self.env_files = tuple(env_files)
 
     def _ignore_rules(self, parts: Sequence[str]) -> Sequence[globs.Rule]:
         """Read a directory's `.gitignore`, at the root `.git/info/exclude` before it; empty when there is none."""
@@ -291,6 +312,12 @@ def _type(entry: os.DirEntry[str]) -> int:
 
 
 def _why(error: OSError) -> str:
+    """Say in words why a file cannot be read; raise on what says nothing about the file.
+
+    A process without descriptors would else ask, and pay, without the code, and not know the secrets of `.env`.
+    """
+    if error.errno in _SCARCE:
+        raise error
     if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
         return _MISSING
     if error.errno == errno.ELOOP:
@@ -309,7 +336,7 @@ _BOMS: Final = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f-\x9f]")
 
 
-def _decode(data: bytes) -> tuple[str, str] | None:
+def decode(data: bytes) -> tuple[str, str] | None:
     """Decode a text file: UTF-8, UTF-16 with its mark, or Latin-1 that is mostly ASCII; None for anything else."""
     encodings = [name for mark, name in _BOMS if data.startswith(mark)] or ["utf-8", "latin-1"]
     for encoding in encodings:

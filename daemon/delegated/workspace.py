@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -14,11 +13,11 @@ from typing import Final, Self
 from delegated import paths, traces
 from delegated.context import Omitted, SourceFile
 from delegated.secrets import env_values
-from delegated.tree import MAX_BYTES, Bounds, Tree
+from delegated.tree import ENV_FILE, MAX_BYTES, Bounds, Tree, decode
 
 _BOUNDS: Final = Bounds()
 _ROOT: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_ENV_FILE: Final = re.compile(r"\.env(?!\.example\Z).*", re.IGNORECASE | re.DOTALL)
+_ENV_FILES: Final = 200  # that are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,7 @@ class Workspace:
         self.root = os.path.abspath(root)
         self._bounds = bounds
         self._lock = threading.Lock()
+        self._env_files: tuple[str, ...] | None = None
         self._fd = os.open(self.root, _ROOT)
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class Workspace:
 
     def read(self, path: str, *, why: str = "", max_bytes: int = MAX_BYTES) -> SourceFile | Omitted:
         """Read one text file; else say why not, in words that its user can act on."""
-        with self._opened() as tree:
+        with self.opened() as tree:
             return tree.source(path, why, max_bytes)
 
     def gather(self, patterns: Sequence[str], *, max_bytes: int = MAX_BYTES) -> Gathered:
@@ -72,7 +72,7 @@ class Workspace:
         omitted: dict[str, Omitted] = {}
         warnings: list[str] = []
         size = 0
-        with self._opened() as tree:
+        with self.opened() as tree:
             for pattern in patterns:
                 matches = tree.matching(pattern)
                 if len(matches) > self._bounds.found:
@@ -107,7 +107,7 @@ class Workspace:
         """
         located: dict[str, str | None] = {}
         found: list[tuple[traces.Frame, str]] = []
-        with self._opened() as tree:
+        with self.opened() as tree:
             for frame in frames:
                 inside = tree.inside(frame.path)
                 if traces.is_library(inside) if inside else frame.library:
@@ -121,24 +121,31 @@ class Workspace:
 
     def files(self) -> tuple[str, ...]:
         """List the files that a glob may give, sorted."""
-        with self._opened() as tree:
+        with self.opened() as tree:
             return tree.files
 
-    def env_values(self) -> tuple[str, ...]:
-        """Collect the values in the root's own `.env*` files that must be hidden wherever they stand, longest first."""
+    def env_values(self, *, search: bool = True) -> tuple[str, ...]:
+        """Collect the values in env files (`.env*`, `*.env`) that must be hidden wherever they stand, longest first.
+
+        The root's are looked up each time. Those below it are known by the last time that the tree was walked; when it
+        never was, they are searched for, unless `search` is false.
+        """
         values: dict[str, None] = {}
-        with self._opened() as tree:
-            names = sorted(
-                name for name, kind in tree.entries(()) if kind == stat.S_IFREG and _ENV_FILE.fullmatch(name)
-            )
-            for name in names[:50]:
-                data = tree.read((name,), MAX_BYTES)
+        with self.opened() as tree:
+            paths = sorted(name for name, kind in tree.entries(()) if kind == stat.S_IFREG and ENV_FILE.fullmatch(name))
+            below = self._env_files
+            if below is None and search:
+                _ = tree.files
+                below = tree.env_files
+            for path in dict.fromkeys((*paths, *sorted(below or ()))[:_ENV_FILES]):
+                data = tree.read(path.split("/"), MAX_BYTES)
                 if isinstance(data, bytes):
-                    values.update(dict.fromkeys(env_values(data.decode("utf-8", "replace"))))
+                    read = decode(data)
+                    values.update(dict.fromkeys(env_values(read[0] if read else data.decode("utf-8", "replace"))))
         return tuple(sorted(values, key=lambda value: (-len(value), value))[:2_000])
 
     @contextmanager
-    def _opened(self) -> Iterator[Tree]:
+    def opened(self) -> Iterator[Tree]:
         """Lend a descriptor of the root for one operation."""
         with self._lock:
             with suppress(OSError):  # gone for now: then nothing is found, which is the truth
@@ -146,9 +153,12 @@ class Workspace:
                 if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
                     fd = os.open(self.root, _ROOT)
                     os.close(self._fd)
-                    self._fd = fd
+                    self._fd, self._env_files = fd, None
             lent = os.dup(self._fd)
         try:
-            yield Tree(lent, self.root, self._bounds)
+            tree = Tree(lent, self.root, self._bounds)
+            yield tree
+            if tree.env_files is not None:
+                self._env_files = tree.env_files
         finally:
             os.close(lent)
