@@ -1,0 +1,104 @@
+"""An answer that is not sure enough is asked again by the steps of the ladder, each shown with what it changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness import House, Server, request_text, until
+from test_comparison import DIVIDES, EMPTY, of
+from test_receipt import verified
+from test_rounds import answer, sent, words
+
+POST = {"method": "POST", "path": "/v1/responses"}
+WEAK = answer("inconclusive", cause="something with items", quote=("app.py", "not a line of it"))
+
+
+def script(server: Server, *answers: dict[str, Any]) -> None:
+    server.script(*({"match": POST, "at": number, "do": {"answer": each}} for number, each in enumerate(answers, 1)))
+
+
+def test_a_critic_is_asked_where_the_confidence_is_low(house: House, server: Server) -> None:
+    """It sees the material and the answer as data; what both say is laid side by side, and the surer one is shown."""
+    house.use(server, retry_below=0.6, ladder="critic", find_files=0)
+    script(server, WEAK, DIVIDES)
+    house.up()
+    house.drop("a")
+    result = house.result("a")
+    opinions = result["comparison"]["opinions"]
+    assert [(each["model"], each["status"]) for each in opinions] == [
+        ("gpt-4o", "answered"),
+        ("gpt-4o, as a critic", "answered"),
+    ]
+    assert (result["verdict"], result["root_cause"]) == ("root_cause_found", DIVIDES["root_cause"])
+    assert result["comparison"]["shown"] == "gpt-4o, as a critic"
+    assert result["model"] == "gpt-4o"
+    assert [call["call"] for call in result["egress"]] == ["01-first", "10-critic"]
+    assert result["cost_usd"] == pytest.approx(sum(each["cost_usd"] for each in opinions))
+    said = words(server, 2)
+    assert "Attack that answer" in said
+    assert "something with items" in said[said.index("<answer>") : said.index("</answer>")]
+    verified(house)
+
+
+@pytest.mark.slow
+def test_the_steps_end_with_the_first_that_is_sure(house: House, server: Server) -> None:
+    """A sure answer takes no step; an unsure one those in their order, a stronger model among them, within the cost."""
+    house.use(server, retry_below=0.6, ladder="context, critic, gpt-4o-mini", find_files=1, repeat_window_s=0)
+    script(server, DIVIDES)
+    house.up()
+    house.drop("sure")
+    assert (house.result("sure")["comparison"], len(server.bills())) == (None, 1)
+    (house.workspace / "helper.py").write_text("def total_items(items):\n    return len(items)\n")
+    server.script(
+        {"match": of("gpt-4o"), "times": "always", "do": {"answer": WEAK}},
+        {"match": of("gpt-4o-mini"), "times": "always", "do": {"answer": EMPTY}},
+    )
+    house.drop("b", request_text("`total_items` is wrong"))
+    result = house.result("b")
+    assert [each["model"] for each in result["comparison"]["opinions"]] == [
+        "gpt-4o",
+        "gpt-4o, with more files",
+        "gpt-4o, as a critic",
+        "gpt-4o-mini",
+    ]
+    assert [call["call"] for call in result["egress"]] == ["01-first", "10-wider", "19-critic", "28-first"]
+    assert [sent(call) for call in result["egress"][:2]] == [["app.py"], ["app.py", "helper.py"]]
+    assert (result["model"], result["root_cause"]) == ("gpt-4o-mini", EMPTY["root_cause"])
+    verified(house, "b")
+
+
+@pytest.mark.slow
+def test_a_kill_on_the_ladder_repeats_no_step(house: House, server: Server) -> None:
+    """Killed while the critic runs: it is fetched; nothing is billed twice."""
+    house.use(server, retry_below=0.6, ladder="critic")
+    server.script(
+        {"match": POST, "do": {"text": "no JSON"}},
+        {"match": POST, "at": 2, "do": {"answer": WEAK}},
+        {"match": POST, "at": 3, "do": {"answer": DIVIDES, "run": 2}},
+    )
+    daemon = house.up()
+    house.drop("a")
+    until(lambda: len(server.bills()) == 3, what="the critic is asked")
+    daemon.kill()
+    house.up()
+    result = house.result("a")
+    assert (result["root_cause"], len(server.bills())) == (DIVIDES["root_cause"], 3)
+    assert "something with items" in words(server, 3), "the critic sees the answer, not the malformed one before it"
+    verified(house)
+
+
+@pytest.mark.slow
+def test_a_step_that_gives_nothing_leaves_the_answer(house: House, server: Server) -> None:
+    """No more files to find, a step too expensive, a model that is not known: said in words, and the answer stands."""
+    house.use(server, retry_below=0.6, ladder="context, critic, nonsuch", find_files=0)
+    server.script({"match": POST, "do": {"answer": WEAK, "usage": {"input_tokens": 1000, "output_tokens": 95_000}}})
+    house.up()
+    house.drop("a")
+    result = house.result("a")
+    assert (result["status"], result["verdict"], len(server.bills())) == ("answered", "inconclusive", 1)
+    assert any("none were found" in warning for warning in result["warnings"])
+    opinions = {each["model"]: each for each in result["comparison"]["opinions"]}
+    assert "it could cost up to" in opinions["gpt-4o, as a critic"]["error"]
+    assert "nonsuch" in opinions["nonsuch"]["error"]

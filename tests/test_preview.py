@@ -1,0 +1,98 @@
+"""What would be sent is what is sent, and to look at it costs nothing and leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from delegated.cli import exits
+from harness import PREFIX, House, Server, request_text
+from test_receipt import body, furnish, words_of
+
+
+def preview(house: House, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-P", "-m", "delegated", "preview", *arguments]
+    return subprocess.run(command, cwd=house.workspace, env=house.env, capture_output=True, timeout=60)
+
+
+def tree(top: Path) -> list[str]:
+    return sorted(os.path.join(at, name) for at, names, files in os.walk(top) for name in (*names, *files))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wire", ["responses", "chat"])
+def test_the_words_shown_are_the_words_sent(wire: str, house: House, server: Server) -> None:
+    """Of a request in the folder, to the byte: files, placeholders, what was found without being named."""
+    house.use(server, wire, max_input_tokens=9000)
+    house.drop("a", furnish(house))
+    shown = preview(house, "a", "--full")
+    assert shown.returncode == exits.OK, shown.stderr
+    told = json.loads(preview(house, "a", "--json").stdout)
+    house.up()
+    receipt = house.result("a")["egress"][0]
+    system, user = words_of(body(server, server.bills()[0]["n"]))
+    assert shown.stdout.decode() == f"{system}\n\n{user}"
+    (call,) = told["calls"]
+    assert call["prompt_sha256"] == receipt["prompt_sha256"]
+    assert call["bytes"] == receipt["bytes"]
+    assert [{k: v for k, v in file.items() if k != "tokens"} for file in call["files"]] == receipt["files"]
+    assert (call["omitted"], call["redactions"]) == (receipt["omitted"], receipt["redactions"])
+    assert 0 < call["price_bound_usd"] <= call["max_cost_usd"]
+
+
+def test_nothing_is_asked_and_nothing_is_left(house: House) -> None:
+    """No key, no daemon, no folder touched: by flags, as a file beside the folder, on standard input."""
+    house.set(model="gpt-4o")
+    (house.workspace / ".env").write_text("TOKEN=abcdefghijklmnop123\n")
+    text = house.outside / "asked.md"
+    text.write_text(request_text("it divides by zero", files="app.py, .env"))
+    before = tree(house.tmp)
+    flags = preview(house, "--issue", "it divides by zero", "--files", "app.py,.env")
+    assert flags.returncode == exits.OK, flags.stderr
+    assert preview(house, str(text)).stdout.split(b"\n\n", 1)[1] == flags.stdout.split(b"\n\n", 1)[1]
+    lines = flags.stdout.decode().splitlines()
+    assert lines[0] == "asks     gpt-4o at https://api.openai.com/v1"
+    assert any(line.startswith("price    at most $0.") for line in lines)
+    assert any(line.split()[:2] == ["app.py", "all"] for line in lines)
+    assert "  .env: environment files hold secrets and are never sent" in lines
+    assert b"nothing was sent" in flags.stderr
+    assert tree(house.tmp) == before
+
+
+def test_every_model_that_would_be_asked_is_shown_and_held_to_the_limit(house: House) -> None:
+    """Those of `compare_models` too, with the limit of the request itself; one that is above it would not be asked."""
+    house.set(model="gpt-4o", compare_models="gpt-4o-mini")
+    text = house.outside / "asked.md"
+    text.write_text("---\ncompare: true\nmax_cost_usd: 0.02\n---\n" + request_text("it divides by zero"))
+    shown = json.loads(preview(house, str(text), "--json").stdout)["calls"]
+    assert [(call["model"], call["max_cost_usd"]) for call in shown] == [("gpt-4o", 0.02), ("gpt-4o-mini", 0.02)]
+    assert shown[0]["price_bound_usd"] > 0.02 > shown[1]["price_bound_usd"]
+    told = preview(house, str(text)).stderr
+    assert b"gpt-4o would not be asked" in told
+    assert b"gpt-4o-mini would not be asked" not in told
+
+
+def test_a_follow_up_is_not_shown_as_what_it_is_not(house: House) -> None:
+    """Its own text is not what would be sent: the request that it follows and its answers are not in it."""
+    (house.folder / f"{PREFIX}FOLLOWUP_a_1.md").write_text("Why is that?\n")
+    shown = preview(house, "a_1")
+    assert (shown.returncode, shown.stdout) == (exits.USAGE, b"")
+    assert b"delegate preview a" in shown.stderr
+
+
+def test_what_cannot_be_shown_is_said(house: House) -> None:
+    """An unknown model, an unusable request, a name of nothing: each by its exit code, as the real thing would end."""
+    unknown = preview(house, "--issue", "x", "--model", "nonsuch")
+    assert unknown.returncode == exits.REJECTED
+    assert b"nonsuch" in unknown.stderr
+    bad = house.outside / "bad.yaml"
+    bad.write_text("files: [a.py]\n")
+    assert preview(house, str(bad)).returncode == exits.REJECTED
+    assert preview(house, "no-such-request").returncode == exits.ABSENT
+    assert preview(house).returncode == exits.USAGE
+    assert preview(house, str(bad), "--issue", "x").returncode == exits.USAGE
