@@ -23,35 +23,46 @@ class Command(NamedTuple):
 
 COMMANDS: Final = (
     Command("ask", "ask", "ask about an issue and wait for the RESULT"),
+    Command("preview", "preview", "show what would be sent for a request, and its price"),
     Command("wait", "wait", "wait for the RESULT of a request"),
+    Command("watch", "watch", "follow the RESULTs as they come, also for an editor"),
     Command("show", "show", "print a RESULT"),
     Command("list", "list", "list the requests and how they ended"),
     Command("status", "status", "say who serves the folder, what runs and what waits"),
     Command("cancel", "cancel", "stop a request"),
     Command("retry", "retry", "ask a request again, as its next revision"),
+    Command("run", "run", "run a request that is not run by itself"),
     Command("republish", "republish", "bring a deleted RESULT back from the journal"),
+    Command("receipt", "receipt", "show what left the machine, check it against the records"),
+    Command("purge", "purge", "remove what is kept of settled requests"),
+    Command("costs", "costs", "show what was spent, and what the budgets leave"),
+    Command("secrets", "secrets", "show what would be hidden in files, explain the rules"),
     Command("doctor", "doctor", "check that a request dropped now would be answered"),
-    Command("init", "init", "set up a workspace"),
+    Command("init", "init", "set up a workspace, and its coding agents"),
+    Command("hook", "hook", "answer a coding agent's hook"),
     Command("demo", "demo", "show the whole way on a small workspace, without key or network"),
     Command("check", "check", "check the configuration"),
+    Command("service", "service", "run the daemon in the background from login on"),
+    Command("mcp", "mcp", "serve the Model Context Protocol on stdin and stdout, for agents"),
     Command("completions", "completions", "print the completions for a shell"),
 )
 DAEMON: Final = (
     Command("run", "serve", "serve drop folders (the default)"),
     Command("check", "check", "check the configuration"),
 )
+# Not `list(...)` below: a command of that name is imported into this package.
 _BY_NAME: Final = {command.name: command for command in COMMANDS}
 assert len(_BY_NAME) == len(COMMANDS), "a command has one name"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `delegate`; return its exit code."""
-    return _guarded("delegate", lambda: _delegate(list(sys.argv[1:] if argv is None else argv)))
+    return _guarded("delegate", lambda: _delegate([*(sys.argv[1:] if argv is None else argv)]))
 
 
 def main_daemon(argv: Sequence[str] | None = None) -> int:
     """Run `delegated`; return its exit code."""
-    return _guarded("delegated", lambda: _delegated(list(sys.argv[1:] if argv is None else argv)))
+    return _guarded("delegated", lambda: _delegated([*(sys.argv[1:] if argv is None else argv)]))
 
 
 def _delegate(argv: list[str]) -> int:
@@ -73,7 +84,7 @@ def _delegate(argv: list[str]) -> int:
         else:
             import difflib
 
-            near = difflib.get_close_matches(argv[0], list(_BY_NAME), 1)
+            near = difflib.get_close_matches(argv[0], [*_BY_NAME], 1)
             hint = f"did you mean `delegate {near[0]}`? {hint}" if near else hint
         terminal.error(f"there is no command {argv[0]!a}", hint)
         return exits.USAGE
@@ -95,9 +106,11 @@ def _delegated(argv: list[str]) -> int:
 def _run(command: Command, program: str, argv: list[str], *, alone: bool = False) -> int:
     from importlib import import_module
 
+    module = import_module(f"{__name__}.{command.module}")
+    if hasattr(module, "at_once") and (done := module.at_once(argv)) is not None:
+        return int(done)
     from .arguments import Parser
 
-    module = import_module(f"{__name__}.{command.module}")
     bind = getattr(module, "bind", None)
     parser = Parser(prog=program if alone else f"{program} {command.name}", description=module.__doc__)
     module.configure(parser)
@@ -145,11 +158,19 @@ def _explain(program: str, error: Exception) -> int:
         return exits.REJECTED
     import traceback
 
-    terminal.say("".join(traceback.format_exception(error)).rstrip())
+    terminal.say(_discreet("".join(traceback.format_exception(error)).rstrip()))
     terminal.error(
-        f"{type(error).__name__}: {error}", "this is a fault of delegated: please report it", program=program
+        _discreet(f"{type(error).__name__}: {error}"), "this is a fault of delegated: please report it", program=program
     )
     return exits.BUG
+
+
+def _discreet(text: str) -> str:
+    """Take the secrets out of a traceback: people paste it into reports."""
+    from delegated.secrets import redact
+
+    ours = [value for name, value in os.environ.items() if any(word in name for word in ("KEY", "TOKEN", "SECRET"))]
+    return redact([("traceback", text)], known=ours)[0][0]
 
 
 def usage() -> str:

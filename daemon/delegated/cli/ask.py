@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from delegated import folder as drop
 from delegated.errors import OperatorError
@@ -18,11 +18,24 @@ from . import place as places
 from .arguments import bind_values, place_flags, place_of, some_seconds
 from .place import Usage
 
-_VALUES: Final = ("--issue", "--context", "--logs", "--question", "--model", "--id", "--api-key")
+if TYPE_CHECKING:
+    from delegated.request import Request
+
+_VALUES: Final = ("--issue", "--context", "--logs", "--question", "--model", "--id", "--follow-up", "--api-key")
 _KNOWN: Final = frozenset(
     (
         *_VALUES,
-        *("--files", "--attempted-fixes", "--workspace", "--folder", "--timeout", "--no-wait", "--wait", "--json"),
+        *(
+            "--files",
+            "--attempted-fixes",
+            "--workspace",
+            "--folder",
+            "--timeout",
+            "--no-wait",
+            "--wait",
+            "--json",
+            "--force",
+        ),
         *("--quiet", "-q", "--help", "-h"),
     )
 )
@@ -31,6 +44,27 @@ _LIMIT: Final = 4 << 20
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `ask`."""
+    question_flags(parser)
+    add = parser.add_argument
+    add("--id", metavar="ID", help="the request's id; default: the time, as 20251128_133758")
+    add("--follow-up", metavar="ID", help="ask further about the RESULT of this id: the issue is the question")
+    add("--api-key", metavar="KEY", help="the key; others can read it in the process list: prefer OPENAI_API_KEY")
+    add("--force", action="store_true", help="ask although the same was asked a short while ago")
+    add("--no-wait", action="store_true", help="do not wait for the RESULT: print the id and leave")
+    add("--wait", action="store_true", help="wait for the RESULT (the default)")
+    add(
+        "--timeout",
+        metavar="TIME",
+        type=some_seconds,
+        help="how long to wait, in seconds or as 90s, 5m; default: no limit",
+    )
+    add("--json", action="store_true", help="print RESULT.json instead of RESULT.md")
+    add("-q", "--quiet", action="store_true", help="show no progress")
+    place_flags(parser)
+
+
+def question_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say what is asked."""
     add = parser.add_argument
     text = "as text, @PATH for a file (@@ for a text that begins with @), - for standard input"
     add("--issue", metavar="TEXT", help=f"what is wrong (required); {text}")
@@ -54,19 +88,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--question", metavar="TEXT", action="append", default=[], help="a question to answer; may be repeated")
     add("--model", metavar="NAME", help="the model to ask instead of the configured one; several with commas")
-    add("--id", metavar="ID", help="the request's id; default: the time, as 20251128_133758")
-    add("--api-key", metavar="KEY", help="the key; others can read it in the process list: prefer OPENAI_API_KEY")
-    add("--no-wait", action="store_true", help="do not wait for the RESULT: print the id and leave")
-    add("--wait", action="store_true", help="wait for the RESULT (the default)")
-    add(
-        "--timeout",
-        metavar="TIME",
-        type=some_seconds,
-        help="how long to wait, in seconds or as 90s, 5m; default: no limit",
-    )
-    add("--json", action="store_true", help="print RESULT.json instead of RESULT.md")
-    add("-q", "--quiet", action="store_true", help="show no progress")
-    place_flags(parser)
 
 
 def bind(argv: list[str]) -> list[str]:
@@ -76,32 +97,21 @@ def bind(argv: list[str]) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Drop the request and report how it ends."""
-    from delegated.request import Options, Request
-
-    from .asking import relative, submit
+    from .asking import submit
 
     place = place_of(args)
-    taken: set[str] = set()
-    if args.issue is None:
-        raise Usage("--issue is missing", 'say in a sentence what is wrong: --issue "500 error on /runs/start"')
-    request = Request(
-        issue=_text("--issue", args.issue, taken),
-        context=_text("--context", args.context, taken),
-        logs=_text("--logs", args.logs, taken),
-        attempted_fixes=tuple(filter(None, (_unicode(fix).strip() for fix in args.attempted_fixes))),
-        files=relative(place, map(_unicode, args.files)),
-        questions=tuple(filter(None, (_unicode(question).strip() for question in args.question))),
-        options=Options(models=tuple(filter(None, (args.model or "").replace(" ", "").split(",")))),
-    )
+    request = request_of(args, place)
     if args.api_key is not None:
         _use_key(args.api_key, places.holder(place))
-    started = submit(place, request, key=args.id, wait=not args.no_wait)
+    if args.follow_up is not None and args.id is not None:
+        raise Usage("--follow-up and --id together", "a follow-up's id is that of the RESULT with a number")
+    started = submit(place, request, key=args.id, wait=not args.no_wait, follows=args.follow_up)
     if args.no_wait:
         if args.json:
             terminal.out_json(
                 {
                     "id": started.key,
-                    "request": place.path(f"{drop.PREFIX}REQUEST_{started.key}.md"),
+                    "request": place.path(started.name),
                     "result": place.path(drop.result_name(started.key, "json")),
                 }
             )
@@ -120,6 +130,29 @@ def run(args: argparse.Namespace) -> int:
         timeout=args.timeout,
         as_json=args.json,
         quiet=args.quiet,
+    )
+
+
+def request_of(args: argparse.Namespace, place: places.Place) -> Request:
+    """Make the request that the flags ask for. Raises `Usage`."""
+    from delegated.request import Options, Request
+
+    from .asking import relative
+
+    taken: set[str] = set()
+    if args.issue is None:
+        raise Usage("--issue is missing", 'say in a sentence what is wrong: --issue "500 error on /runs/start"')
+    return Request(
+        issue=_text("--issue", args.issue, taken),
+        context=_text("--context", args.context, taken),
+        logs=_text("--logs", args.logs, taken),
+        attempted_fixes=tuple(filter(None, (_unicode(fix).strip() for fix in args.attempted_fixes))),
+        files=relative(place, map(_unicode, args.files)),
+        questions=tuple(filter(None, (_unicode(question).strip() for question in args.question))),
+        options=Options(
+            models=tuple(filter(None, (args.model or "").replace(" ", "").split(","))),
+            force=bool(getattr(args, "force", False)),
+        ),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
@@ -75,15 +75,25 @@ class Started:
 
     key: str
     served_by: str | None
+    name: str
 
 
-def submit(place: Place, request: Request, *, key: str | None = None, wait: bool = True) -> Started:
+def written(request: Request) -> bytes:
+    """Write a request as the bytes of its file."""
+    from delegated.request import render
+
+    return (render(request).rstrip("\n") + "\n\n<!-- END -->\n").encode("utf-8", "replace")
+
+
+def submit(
+    place: Place, request: Request, *, key: str | None = None, wait: bool = True, follows: str | None = None
+) -> Started:
     """Drop a request into the folder, whole; with `wait` only where somebody, we if nobody else, can work on it.
+
+    `follows` is the id of a RESULT that it asks further about.
 
     Raises `Usage` when the id is taken, `OperatorError` 74 when it cannot be written, 78 when it could not be answered.
     """
-    from delegated.request import render
-
     if not request.issue.strip():
         raise Usage("the issue is empty", 'say in a sentence what is wrong: --issue "500 error on /runs/start"')
     if key is not None and (not drop.ID.fullmatch(key) or key.endswith(drop.SUFFIXES)):
@@ -92,21 +102,26 @@ def submit(place: Place, request: Request, *, key: str | None = None, wait: bool
             "an id is 1 to 100 letters, digits, dots, underscores and hyphens, begins with a letter or digit "
             "and does not end like a file (.md)",
         )
+    if follows is not None and places.signature(place, places.check_id(follows)) is None:
+        raise places.Absent(f"there is no RESULT of {follows}", "`delegate list` shows the RESULTs there are")
     if wait and places.holder(place) is None:
         from delegated import config
 
         config.load(workspace=place.workspace)  # raises with all problems: nothing is dropped that would only lie there
-    data = (render(request).rstrip("\n") + "\n\n<!-- END -->\n").encode("utf-8", "replace")
+    places.register(place)  # before the drop: what is asked here is no older request
+    data = written(request)
     try:
         # 0755 for the parents: they belong to the project, the folder itself to this user alone.
         os.makedirs(os.path.dirname(place.folder), exist_ok=True)
         os.makedirs(place.folder, mode=0o700, exist_ok=True)
         while True:
-            chosen = key or places.new_id(place)
+            chosen = key or (places.new_id(place) if follows is None else places.next_about(place, follows))
+            kind = "REQUEST" if follows is None else "FOLLOWUP"
+            name = f"{drop.PREFIX}{kind}_{chosen}.md"
             try:
                 if key is not None and places.taken(place, key):
                     raise FileExistsError
-                drop.submit(place.folder, f"{drop.PREFIX}REQUEST_{chosen}.md", data)
+                drop.submit(place.folder, name, data)
             except FileExistsError:
                 if key is not None:
                     raise Usage(
@@ -120,7 +135,7 @@ def submit(place: Place, request: Request, *, key: str | None = None, wait: bool
             exits.CANNOT_WRITE,
             "free space there, or make it writable for this user",
         ) from error
-    return Started(chosen, places.holder(place))
+    return Started(chosen, places.holder(place), name)
 
 
 def settle(
@@ -195,12 +210,16 @@ def run_here(place: Place, key: str, *, deadline: float | None, progress: Progre
 
 
 def start_daemon(
-    workspace: str, *flags: str, folder: str | None = None, stderr: IO[bytes] | int | None = None
+    workspace: str,
+    *flags: str,
+    folder: str | None = None,
+    stderr: IO[bytes] | int | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Popen:
     """Start `delegated` on a workspace. `-P`: nothing is imported from the current directory, a stranger's perhaps."""
     import subprocess
 
-    env = dict(os.environ)
+    env = {**os.environ, **(env or {})}
     if folder is not None and folder != os.path.join(workspace, *drop.DEFAULT.split("/")):
         env["DELEGATED_FOLDER"] = os.path.relpath(folder, workspace).replace(os.sep, "/")
     return subprocess.Popen(

@@ -18,8 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load it."""
     from delegated import config
-    from delegated.app import Models
     from delegated.errors import KINDS, OperatorError, Refused
+    from delegated.outfit import Models
     from delegated.tokens import counter
 
     workspace = place_of(args).workspace
@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     except Refused as error:
         if error.kind in ("unknown_model", "retired_model"):  # a key may be another environment's: doctor looks for it
             raise OperatorError(str(error), exits.CONFIGURATION, KINDS[error.kind].hint) from error
-    for warning in config.warnings(found, os.environ):
+    _, problems = config.secret_rules(found, (workspace,))
+    for warning in (*config.warnings(found, os.environ), *problems):
         terminal.warn(warning)
     terminal.say("the configuration can be used")
     return exits.OK

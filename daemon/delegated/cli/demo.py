@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     os.makedirs(place.folder)
     log = os.path.join(root, "daemon.log")
     with open(log, "wb") as file:
-        daemon = start_daemon(place.workspace, "--model", "offline", stderr=file)
+        # Its state goes with it: a workspace that is for a minute is none of this user's.
+        state = {"STATE_DIRECTORY": os.path.join(root, "state")}
+        daemon = start_daemon(place.workspace, "--model", "offline", stderr=file, env=state)
     try:
         progress.phase(f"daemon: started as process {daemon.pid} on {place.folder}")
         deadline = time.monotonic() + _TIME_S

@@ -14,6 +14,7 @@ UNCERTAIN: Final = 12
 CANCELLED: Final = 13
 DUPLICATE: Final = 14
 UNHEALTHY: Final = 69  # sysexits.h: EX_UNAVAILABLE
+DIFFERS: Final = 65  # sysexits.h: EX_DATAERR
 CANNOT_WRITE: Final = 74  # EX_IOERR
 HELD: Final = 75  # EX_TEMPFAIL
 CONFIGURATION: Final = 78  # EX_CONFIG
@@ -30,8 +31,13 @@ TABLE: Final[tuple[tuple[int, str, str], ...]] = (
     (FAILED, "failed", "there is no answer; the RESULT says why, and what to do"),
     (UNCERTAIN, "uncertain", "the call may have been billed and the provider cannot say"),
     (CANCELLED, "cancelled", "the request was cancelled"),
-    (DUPLICATE, "duplicate", "the request is a sync tool's copy of another one and was not asked about"),
-    (UNHEALTHY, "unhealthy", "doctor: a request dropped now would not be answered; demo: it was not"),
+    (DUPLICATE, "duplicate", "the request asks what another one asked already, and was not asked about"),
+    (DIFFERS, "differs", "receipt --verify: the receipt and the records of what was sent do not agree"),
+    (
+        UNHEALTHY,
+        "unhealthy",
+        "doctor: a request dropped now would not be answered; demo: it was not; service: it does not run",
+    ),
     (CANNOT_WRITE, "cannot write", "the folder or its journal cannot be written"),
     (HELD, "held", "another daemon serves this folder"),
     (CONFIGURATION, "configuration", "the configuration has problems; all of them are listed"),

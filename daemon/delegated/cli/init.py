@@ -1,6 +1,7 @@
-"""Set up a workspace: the drop folder, a commented configuration, a line in .gitignore, the script with the old name.
+"""Register and set up a workspace: the drop folder, a commented configuration, a line in .gitignore, the old script.
 
-What is there already is kept; running it again changes nothing.
+What is there already is kept; running it again changes nothing. With --agent also the files of coding agents: their
+hooks, rules and skills.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from delegated import folder as drop
 from delegated.errors import OperatorError
 
 from . import exits, terminal
+from . import place as places
 from .arguments import place_flags
-from .place import MARK, Place, find
+from .place import MARK, Place, Usage, find
 
 SCRIPT: Final = f"{MARK}/delegate_to_openai.py"
 CONFIGURATION: Final = ".delegated.yaml"
+_SHOWN: Final = 5
 IGNORED: Final = f"{MARK}/openai_delegations/"
 _TEMPLATE: Final = """\
 # Settings of delegated for this workspace; each line shows the default. Endpoints, keys and paths are not for a
@@ -31,7 +34,7 @@ _TEMPLATE: Final = """\
 #max_input_tokens: 100000 # tokens sent per call
 #max_output_tokens: 8192  # tokens of one answer
 #max_file_bytes: 1048576  # a larger file of the workspace is left out
-#deadline_s: 600          # time allowed for one request, in seconds
+#find_files: 8            # files found for a request that names fewer; 0: none is looked for
 #concurrency: 8           # jobs at the same time
 #on_edit: ask             # a request edited after its answer: `ask` again, or `keep` the answer
 
@@ -43,13 +46,31 @@ _TEMPLATE: Final = """\
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `init`."""
+    from delegated.agents import NAMES
+
+    add = parser.add_argument
+    add(
+        "--agent",
+        metavar="NAME",
+        action="append",
+        choices=(*NAMES, "all"),
+        help=f"set up a coding agent: {', '.join(NAMES)} or all; may be repeated",
+    )
+    add("--dry-run", action="store_true", help="with --agent: print what would change, as a diff, and change nothing")
+    add("--uninstall", action="store_true", help="with --agent: take out again what was put into its files")
     place_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Write what is missing."""
     place = find(args.workspace or (None if args.folder else _root()), args.folder)
+    if (args.dry_run or args.uninstall) and not args.agent:
+        raise Usage("--dry-run and --uninstall are for the files of agents", "name one, as --agent claude, or all")
+    from . import agents
+
     try:
+        if args.dry_run or args.uninstall:
+            return agents.set_up(place, args.agent, uninstall=args.uninstall, dry_run=args.dry_run)
         os.makedirs(os.path.dirname(place.folder), exist_ok=True)
         _tell(place.folder, _make_folder(place.folder))
         for name, text, mode in (
@@ -60,14 +81,34 @@ def run(args: argparse.Namespace) -> int:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             _tell(path, _write_new(path, text, mode, refresh=name == SCRIPT))
         _tell(os.path.join(place.workspace, ".gitignore"), _ignore(place))
+        _register(place)
+        code = exits.OK
+        if args.agent:
+            code = agents.set_up(place, args.agent, uninstall=False, dry_run=False)
     except OSError as error:
         raise OperatorError(
             f"cannot write {error.filename or place.workspace}: {error.strerror}",
             exits.CANNOT_WRITE,
             "make the workspace writable for this user",
         ) from error
-    terminal.next_step(f"delegate doctor{place.flags()}", f"delegated{place.workspace_flag()}")
-    return exits.OK
+    more = [] if args.agent else agents.propose(place.workspace, place.flags())
+    terminal.next_step(*more, f"delegate doctor{place.flags()}", f"delegated{place.workspace_flag()}")
+    return code
+
+
+def _register(place: Place) -> None:
+    """Note that its user wants this workspace served, and say which requests that stood there are not run for it."""
+    trouble = places.register(place)
+    if trouble:
+        terminal.warn(f"the workspace could not be registered: {trouble}")
+        terminal.say("requests that are dropped while no daemon runs will not be run by themselves")
+        return
+    left = places.not_run(place)
+    terminal.out(f"{place.workspace}: registered")
+    for key, why in sorted(left.items())[:_SHOWN]:
+        terminal.say(f"{key}: not run: {why}; to run it: delegate run {key}{place.flags()}")
+    if len(left) > _SHOWN:
+        terminal.say(f"{len(left) - _SHOWN} more are not run: delegate status{place.flags()}")
 
 
 def script() -> str:

@@ -25,7 +25,8 @@ def run(args: argparse.Namespace) -> int:
     place = place_of(args)
     rows = places.rows(place)
     shown = rows if args.all else rows[: args.number]
-    items = [_item(place, row) for row in shown]
+    left = places.not_run(place, [row.id for row in shown if row.state == "waiting"])
+    items = [summary(place, row, left.get(row.id, "")) for row in shown]
     if args.json:
         terminal.out_json(items)
         return exits.OK
@@ -52,12 +53,15 @@ def run(args: argparse.Namespace) -> int:
     for row in table:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
         terminal.out("  ".join((*cells, row[-1])).rstrip())
+    if left:
+        terminal.next_step(f"delegate run {next(row.id for row in shown if row.id in left)}{place.flags()}")
     if len(rows) > len(shown):
         terminal.say(f"{len(rows) - len(shown)} more: delegate list --all")
     return exits.OK
 
 
-def _item(place: Place, row: Row) -> dict[str, Any]:
+def summary(place: Place, row: Row, not_run: str) -> dict[str, Any]:
+    """Say in a word or a number each what a list shows of a request; `not_run` is why it is not run by itself."""
     result = places.read_result(place, row.id) if row.state == "settled" else None
     result = result or {}
     about = result.get("request")
@@ -68,7 +72,7 @@ def _item(place: Place, row: Row) -> dict[str, Any]:
     return {
         "id": row.id,
         "state": row.state,
-        "status": _word(result.get("status")) or row.state,
+        "status": _word(result.get("status")) or (f"not run: {not_run}" if not_run else row.state),
         "verdict": _word(result.get("verdict")),
         "confidence": _word(confidence),
         "at": row.at,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -146,6 +146,11 @@ def holder(place: Place) -> str | None:
         os.close(fd)
 
 
+def leaves(served: str) -> bool:
+    """Say whether a holder goes once its work is done (`delegate ask`'s own, `delegated --once`): it serves nobody."""
+    return ", until " in served
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One request in the folder: `state` is `settled`, `running`, `waiting` or `DELETED`; `at` since the epoch."""
@@ -202,11 +207,29 @@ def _told(entry: os.DirEntry[str]) -> Iterator[tuple[str, float, str]]:
     yield key, at, kind
 
 
+def about(place: Place, key: str) -> list[str]:
+    """Return the ids of the questions that were asked further about a RESULT, in their order."""
+    found = []
+    with place.open() as directory:
+        for name in directory.names("."):
+            follows = drop.followed(name)
+            if follows is not None and follows[0] == key:
+                found.append(follows[1])
+    return [f"{key}_{number}" for number in sorted(set(found))]
+
+
+def next_about(place: Place, key: str) -> str:
+    """Return the id of the next further question about a RESULT."""
+    number = len(about(place, key)) + 1
+    while taken(place, f"{key}_{number}"):
+        number += 1
+    return f"{key}_{number}"
+
+
 def request_names(place: Place, key: str) -> list[str]:
     """Name the REQUEST files of an id that stand in the folder."""
     with place.open() as directory:
-        names = [f"{drop.PREFIX}REQUEST_{key}{suffix}" for suffix in drop.SUFFIXES]
-        return [name for name in names if directory.exists(name)]
+        return [name for name in drop.request_names(key) if directory.exists(name)]
 
 
 def signature(place: Place, key: str) -> tuple[int, int] | None:
@@ -232,6 +255,74 @@ def edited(place: Place, key: str, result: dict[str, Any]) -> bool:
             return saved and hashlib.sha256(directory.read(name, 64 << 20)).hexdigest() != sha256
     except OSError:
         return False
+
+
+def register(place: Place) -> str:
+    """Register the workspace, whose user asks for it by this very command. Return why that could not be kept."""
+    from delegated.home import state_directory
+    from delegated.registry import register as enter
+
+    try:
+        return enter(state_directory(os.environ), place.workspace, place.folder).trouble
+    except OSError as error:
+        return f"{place.folder}: {error.strerror}"
+
+
+def not_run(place: Place, keys: Collection[str] | None = None) -> dict[str, str]:
+    """Say which requests are not run by themselves, and why, by id; of all that wait, or of `keys`.
+
+    A daemon that serves the folder has written down what it left alone; without one we see for ourselves.
+    """
+    import hashlib
+
+    found: dict[str, str] = {}
+    if keys is not None and not keys:
+        return found
+    if holder(place) is not None:
+        told = _notice(place).get("not_run")
+        for name, why in told.items() if isinstance(told, dict) else ():
+            asked = drop.request_id(name)
+            if asked is not None and isinstance(why, str):
+                found[asked[0]] = why
+        return {key: why for key, why in found.items() if keys is None or key in keys}
+    from delegated import registry
+    from delegated.home import state_directory
+
+    known = registry.find(state_directory(os.environ), place.workspace, place.folder)
+    why_not = registry.not_run(known, place.folder)
+    with place.open() as directory:
+        for key in [row.id for row in rows(place) if row.state == "waiting"] if keys is None else keys:
+            for name in request_names(place, key):
+                try:
+                    sig = drop.sig_of(directory.stat(name))
+                except FileNotFoundError:
+                    continue  # taken away meanwhile
+                try:
+                    sha256 = hashlib.sha256(directory.read(name, 4 << 20)).hexdigest()
+                except OSError:
+                    sha256 = ""
+                why = why_not(name, sig, sha256)
+                if why:
+                    found[key] = why
+    return found
+
+
+def slow(place: Place) -> str:
+    """Say why requests wait their turn, as the daemon that serves the folder wrote it; "" when they do not."""
+    why = _notice(place).get("slow")
+    return why if isinstance(why, str) else ""
+
+
+def held(place: Place) -> str:
+    """Say why no request is taken here for now whoever serves the folder; "" when one would be."""
+    from delegated.registry import Repositories
+
+    lock = Repositories(place.folder).look().busy
+    return f"git is changing this repository, and nothing is taken meanwhile: {lock}" if lock else ""
+
+
+def _notice(place: Place) -> dict[str, Any]:
+    return read_json(place, f"{JOURNAL}/notice") or {}
 
 
 def read_json(place: Place, name: str) -> dict[str, Any] | None:
@@ -279,7 +370,7 @@ def require(place: Place, key: str) -> None:
 
 
 def give_order(place: Place, kind: str, key: str) -> str:
-    """Drop an order (`CANCEL` or `RETRY`) for a request; an order that is there already stands. Returns its path."""
+    """Drop an order (`CANCEL`, `RETRY`, `PING`); an order that is there already stands. Returns its path."""
     name = f"{drop.PREFIX}{kind}_{key}"
     try:
         with place.open() as directory:
@@ -333,6 +424,15 @@ def deleted(place: Place, key: str) -> str | None:
     if signature(place, key) is not None or read_status(place, key) is not None:
         return None
     return str(done.get("status", ""))
+
+
+def purged(place: Place, key: str) -> bool:
+    """Say whether of the newest revision of a request only hashes are kept."""
+    at = job_place(place, key)
+    if at is None:
+        return False
+    newest = max((int(name[1:]) for name in os.listdir(at) if name[:1] == "r" and name[1:].isdecimal()), default=0)
+    return bool((_header(place, os.path.join(at, f"r{newest}", "claim")) or {}).get("dropped"))
 
 
 def _header(place: Place, name: str) -> dict[str, Any] | None:

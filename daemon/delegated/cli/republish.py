@@ -31,8 +31,9 @@ def run(args: argparse.Namespace) -> int:
         places.require(place, key)
         if places.read_result(place, key) is None and places.deleted(place, key) is None:
             raise Absent(f"{key} is not settled: there is no RESULT yet", f"delegate wait {key}{place.flags()}")
+        why = " any more: it was purged" if places.purged(place, key) else ""
         raise Absent(
-            f"the journal of {place.folder} holds no RESULT for {key}",
+            f"the journal of {place.folder} holds no RESULT for {key}{why}",
             f"delegate status {key}, or delegate retry {key}",
         )
     files = {"md": to_markdown(from_json(text)), "json": text}
@@ -41,7 +42,11 @@ def run(args: argparse.Namespace) -> int:
             for suffix, content in files.items():  # the JSON last: its appearance says that the RESULT stands
                 name = drop.result_name(key, suffix)
                 temp = f".{name}.{os.getpid()}.tmp"
-                directory.write_temp(temp, content.encode("utf-8", "surrogatepass"))
+                data = content.encode("utf-8", "surrogatepass")
+                kept = drop.keep_edited(directory, name, (data,))
+                if kept:
+                    terminal.say(f"{name} had been edited: that is kept as {kept}")
+                directory.write_temp(temp, data)
                 directory.rename_into(temp, directory, name)
                 directory.sync()
     except OSError as error:
@@ -54,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 def recorded(place: Place, key: str) -> str | None:
     """Return the newest RESULT.json in the journal's `done` records, or None. Takes no lock: records only come."""
-    from delegated.journal import unpack
+    from delegated.record import unpack
 
     at = places.job_place(place, key)
     if at is None:

@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
         raise Absent(f"{key} is not settled: there is nothing to ask again", f"delegate wait {key}")
     if places.job_place(place, key) is None:
         raise Absent(f"the journal of {place.folder} does not know {key}", "save its REQUEST again to ask anew")
+    if not places.request_names(place, key) and places.purged(place, key):
+        raise Absent(f"what {key} asked was purged, and its REQUEST is gone", "save its REQUEST again to ask anew")
     if ended == "uncertain" and not args.yes:
         _agree(key)
     before = places.signature(place, key)

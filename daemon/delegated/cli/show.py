@@ -36,7 +36,11 @@ def run(args: argparse.Namespace) -> int:
             raise places.gone(place, key)
         running = places.read_status(place, key) is not None
         raise Absent(f"there is no RESULT for {key} yet: it {'runs' if running else 'waits'}", f"delegate wait {key}")
-    return report.show(place, key, as_json=args.json)
+    code = report.show(place, key, as_json=args.json)
+    further = places.about(place, key)
+    if further:
+        terminal.say(f"asked further: {', '.join(further)}")
+    return code
 
 
 def _raw(place: places.Place, key: str) -> int:

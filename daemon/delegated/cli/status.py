@@ -34,7 +34,10 @@ def run(args: argparse.Namespace) -> int:
     rows = places.rows(place) if named or os.path.isdir(place.folder) else []
     running = [row for row in rows if row.state == "running"]
     waiting = [row for row in rows if row.state == "waiting"]
+    left = places.not_run(place, [row.id for row in waiting])
+    waiting = [row for row in waiting if row.id not in left]
     deleted = [row.id for row in rows if row.state == places.DELETED]
+    slow = (places.held(place) or places.slow(place)) if served is not None and waiting else ""
     if args.json:
         terminal.out_json(
             {
@@ -43,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
                 "daemon": served,
                 "running": [places.read_status(place, row.id) or {"id": row.id} for row in running],
                 "waiting": [row.id for row in waiting],
+                "not_run": left,
+                "slow": slow,
                 "settled": sum(1 for row in rows if row.state == "settled"),
                 "deleted": deleted,
             }
@@ -56,11 +61,17 @@ def run(args: argparse.Namespace) -> int:
         terminal.out(f"running  {describe(row.id, places.read_status(place, row.id))}{stale}")
     for row in waiting:
         terminal.out(f"waiting  {row.id}, for {age(now - row.at)}")
-    terminal.out(f"settled  {len(rows) - len(running) - len(waiting) - len(deleted)}")
+    if slow:
+        terminal.out(f"waiting  {len(waiting)}: {slow}")
+    for key, why in left.items():
+        terminal.out(f"waiting  {key}: not run: {why}")
+    terminal.out(f"settled  {len(rows) - len(running) - len(waiting) - len(left) - len(deleted)}")
     for key in deleted:
         terminal.out(f"deleted  {key}: {places.DELETED}")
     if deleted:
         terminal.next_step(f"delegate republish {deleted[0]}{place.flags()}")
+    if left:
+        terminal.next_step(f"delegate run {next(iter(left))}{place.flags()}")
     if served is None:
         terminal.next_step(f"delegated{place.workspace_flag()}")
     elif running or waiting:
@@ -77,6 +88,8 @@ def _one(place: Place, key: str, as_json: bool) -> int:
     ended = places.deleted(place, key) if state == "waiting" else None
     if ended is not None:
         state = places.DELETED
+    left = places.not_run(place, (key,)).get(key, "") if state == "waiting" else ""
+    held = places.held(place) if state == "waiting" and served is not None and not left else ""
     names = [*places.request_names(place, key)]
     names += [name for name in (drop.result_name(key, "md"), drop.result_name(key, "json")) if _exists(place, name)]
     told: dict[str, Any] = {
@@ -84,13 +97,14 @@ def _one(place: Place, key: str, as_json: bool) -> int:
         "state": state,
         "status": result.get("status") if result else ended,
         "daemon": served,
+        "not_run": left,
         "job": status,
         "files": [place.path(name) for name in names],
     }
     if as_json:
         terminal.out_json(told)
         return exits.OK
-    words = state if ended is not None else describe(key, status).partition(": ")[2]
+    words = state if ended is not None else f"not run: {left}" if left else describe(key, status).partition(": ")[2]
     terminal.out(f"{key}: {result.get('status') if result else words}")
     for path in told["files"]:
         terminal.out(f"  {path}")
@@ -98,9 +112,13 @@ def _one(place: Place, key: str, as_json: bool) -> int:
         terminal.next_step(f"delegate show {key}{place.flags()}")
     elif ended is not None:
         terminal.next_step(f"delegate republish {key}{place.flags()}")
+    elif left:
+        terminal.next_step(f"delegate run {key}{place.flags()}")
     else:
         if served is None:
             terminal.say("no daemon serves this folder: `delegate wait` does the work itself")
+        elif held:
+            terminal.say(held)
         terminal.next_step(f"delegate wait {key}{place.flags()}")
     return exits.OK
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 
 def clean(text: str) -> str:
@@ -27,9 +28,27 @@ def prepare() -> None:
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
+# A key that stands where none belongs (as a model's name, in a configuration) would be repeated by what refuses it.
+_KEY: Final = re.compile(r"\bsk-(?=[A-Za-z_-]{0,40}[0-9])[A-Za-z0-9_-]{16,}")
+
+
+def _plain(text: str) -> str:
+    return _KEY.sub("[key]", clean(text))
+
+
 def out(text: str = "") -> None:
     """Write data for the caller, cleaned, on stdout."""
-    sys.stdout.write(clean(text) + "\n")
+    sys.stdout.write(_plain(text) + "\n")
+
+
+def out_exactly(text: str) -> None:
+    """Write data for the caller: a program gets the very text; a terminal never does."""
+    if is_terminal(sys.stdout):
+        out(text)
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+    sys.stdout.buffer.flush()
 
 
 def out_json(value: Any) -> None:
@@ -39,7 +58,7 @@ def out_json(value: Any) -> None:
 
 def say(text: str) -> None:
     """Tell a person something, cleaned, on stderr."""
-    sys.stderr.write(clean(text) + "\n")
+    sys.stderr.write(_plain(text) + "\n")
     sys.stderr.flush()
 
 
@@ -69,6 +88,16 @@ def is_terminal(stream: TextIO) -> bool:
         return False
 
 
+def width(stream: TextIO) -> int | None:
+    """Return how many columns a person sees; None when nobody looks, and lines need not be wrapped."""
+    if not is_terminal(stream):
+        return None
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80  # 0: it does not know
+    except OSError:
+        return 80
+
+
 class Progress:
     """What goes on, on stderr: one line updated in place on a terminal, else one line per phase.
 
@@ -88,9 +117,7 @@ class Progress:
         text = " ".join(clean(text).split())
         if self._live:
             line = text if seconds is None else f"{text}  {seconds:.0f} s"
-            with contextlib.suppress(OSError):
-                columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80  # 0: it does not know
-                line = line[: max(20, columns - 1)]
+            line = line[: max(20, (width(sys.stderr) or 80) - 1)]
             if line != self._last:
                 sys.stderr.write(f"\r{line}\x1b[K")
                 sys.stderr.flush()

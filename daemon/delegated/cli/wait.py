@@ -32,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
     if why:
         raise Absent(why, f"save it whole, then: delegate wait {key}{place.flags()}")
     served = places.holder(place)
+    left = places.not_run(place, (key,)).get(key) if served is not None else None
+    if left:
+        raise Absent(f"{key} is not run: {left}", f"delegate run {key}{place.flags()}")
     if served is None:
         terminal.say("no daemon serves this folder: doing the work here")
     return report.settle_and_show(

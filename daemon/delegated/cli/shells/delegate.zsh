@@ -14,15 +14,25 @@ _shtab_delegate_commands() {
     cancel:'Stop a request: it ends in a RESULT with status `cancelled`.'
     check:'Check the configuration and start nothing; every problem is shown at once, with its place.'
     completions:'Print the completions for a shell, to be loaded at its start.'
+    costs:'Show what was spent, by day, month, model, workspace or endpoint, and what the budgets leave.'
     demo:'Show the whole way on a small workspace with a real bug, without key or network. Starts the real daemon, drops a request file as any tool would, shows the progress and prints the RESULT.'
     doctor:'Check that a request dropped now would be answered, and say what to do where it would not.'
-    init:'Set up a workspace: the drop folder, a commented configuration, a line in .gitignore, the script with the old name. What is there already is kept; running it again changes nothing.'
+    hook:'Answer a coding agent'"'"'s hook: a prompt with a line `DELEGATE TO GPT-4O: …` becomes a request, its answer goes back. For agents, which write a payload on standard input; `delegate init --agent` enters it in their files. Whatever happens, the exit code is 0: a hook must not break the session that it is called from.'
+    init:'Register and set up a workspace: the drop folder, a commented configuration, a line in .gitignore, the old script. What is there already is kept; running it again changes nothing. With --agent also the files of coding agents: their hooks, rules and skills.'
     list:'List the requests, the newest first, and how they ended.'
+    mcp:'Serve the Model Context Protocol on stdin and stdout, so that an agent can ask; it ends when stdin does.'
+    preview:'Show what would be sent for a request, and what it could cost; nothing is sent, and no key is needed. It is made by the code that makes what is sent, so the words are the very words, as long as the files stay as they are.'
+    purge:'Remove what the journal holds of settled requests. A request whose file still stands is not asked again for that.'
+    receipt:'Show what left the machine for a request, and check it against the bytes in the journal.'
     republish:'Bring the deleted RESULT of a request back from the journal; nothing is asked and nothing is billed.'
     retry:'Ask a request again, as its next revision. The former RESULT is kept in the journal'"'"'s history.'
+    run:'Run a request that is not run by itself: it is older than the registration of its workspace, or tracked by git.'
+    secrets:'Show what would be hidden before anything is sent, and explain the rules by which it is found.'
+    service:'Run `delegated` in the background from login on: install it as a service of yours, look at it, take it away again.'
     show:'Print a RESULT.'
     status:'Say who serves the folder, what runs and what waits; with an id, where that request stands.'
     wait:'Wait for the RESULT of a request, and print it. A request that was edited after its RESULT gets another one.'
+    watch:'Follow the RESULTs of a workspace as they come, for a person or for an editor'"'"'s list of problems.'
   )
   _describe 'delegate commands' _commands
 }
@@ -45,7 +55,9 @@ _shtab_delegate_ask_options=(
   "*--question[a question to answer\; may be repeated]:TEXT:"
   "--model[the model to ask instead of the configured one\; several with commas]:NAME:"
   "--id[the request\'s id\; default\: the time, as 20251128_133758]:ID:"
+  "--follow-up[ask further about the RESULT of this id\: the issue is the question]:ID:"
   "--api-key[the key\; others can read it in the process list\: prefer OPENAI_API_KEY]:KEY:"
+  "--force[ask although the same was asked a short while ago]"
   "--no-wait[do not wait for the RESULT\: print the id and leave]"
   "--wait[wait for the RESULT (the default)]"
   "--timeout[how long to wait, in seconds or as 90s, 5m\; default\: no limit]:TIME:"
@@ -86,6 +98,18 @@ _shtab_delegate_completions_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_delegate_completions_defaults_added=0
 
+_shtab_delegate_costs_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--by[what a line sums up\; default\: day]:by:(day month model workspace endpoint)"
+  "--days[how many days back, today included\; default\: 30]:N:"
+  "--json[print a JSON object]"
+  "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
+  "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_costs_defaults_added=0
+
 _shtab_delegate_demo_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print RESULT.json instead of RESULT.md]"
@@ -101,6 +125,8 @@ _shtab_delegate_doctor_options=(
   "--config[read this file in place of the user\'s configuration]:PATH:"
   "--model[check this model instead of the configured one]:NAME:"
   "--offline[open no connection]"
+  "--no-daemon[none need run\: what \`delegate ask\` needs is enough]"
+  "--wait[how long a running daemon may take to see a file (default\: 2 s)]:TIME:"
   "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
   "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
 )
@@ -108,8 +134,20 @@ _shtab_delegate_doctor_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_delegate_doctor_defaults_added=0
 
+_shtab_delegate_hook_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--timeout[how long to wait for the answer, in seconds or as 90s\; below the limit of the entry (default\: 110)]:TIME:"
+  ":the agent whose hook this is:(claude cursor codex vscode)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_hook_defaults_added=0
+
 _shtab_delegate_init_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--agent[set up a coding agent\: claude, cursor, codex, vscode or all\; may be repeated]:NAME:(claude cursor codex vscode all)"
+  "--dry-run[with --agent\: print what would change, as a diff, and change nothing]"
+  "--uninstall[with --agent\: take out again what was put into its files]"
   "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
   "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
 )
@@ -128,6 +166,63 @@ _shtab_delegate_list_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_delegate_list_defaults_added=0
+
+_shtab_delegate_mcp_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
+  "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_mcp_defaults_added=0
+
+_shtab_delegate_preview_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--issue[what is wrong (required)\; as text, \@PATH for a file (\@\@ for a text that begins with \@), - for standard input]:TEXT:"
+  "*--files[files of the workspace, separated by commas or spaces\; globs are allowed]:PATHS:"
+  "--context[what else is known\; as text, \@PATH for a file (\@\@ for a text that begins with \@), - for standard input]:TEXT:"
+  "--logs[error logs or a traceback\; as text, \@PATH for a file (\@\@ for a text that begins with \@), - for standard input]:TEXT:"
+  "*--attempted-fixes[what was tried already, one argument each]:TEXT:"
+  "*--question[a question to answer\; may be repeated]:TEXT:"
+  "--model[the model to ask instead of the configured one\; several with commas]:NAME:"
+  "--id[the id that the request will have\: placeholders are made of it]:ID:"
+  "--full[print the exact words]"
+  "--json[print JSON\; with --full the words are in it]"
+  "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
+  "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
+  ":a request file, or a request in the folder:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_preview_defaults_added=0
+
+_shtab_delegate_purge_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--older-than[settled longer ago than this\: 30d, 12h, 2w]:AGE:"
+  "--results[remove the RESULT files too]"
+  "--dry-run[only say what would be removed]"
+  "--yes[do not ask]"
+  "--json[print a JSON array]"
+  "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
+  "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
+  "(*)::the requests\; without, --older-than chooses them:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_purge_defaults_added=0
+
+_shtab_delegate_receipt_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--verify[check the receipt against the journal\'s records]"
+  "--prompt[print the exact words that were sent]"
+  "--json[print JSON]"
+  "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
+  "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
+  ":the request\'s id:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_receipt_defaults_added=0
 
 _shtab_delegate_republish_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -153,6 +248,45 @@ _shtab_delegate_retry_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_delegate_retry_defaults_added=0
+
+_shtab_delegate_run_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--no-wait[do not wait for the RESULT]"
+  "--timeout[how long, in seconds or as 90s, 5m]:TIME:"
+  "--json[print RESULT.json instead of RESULT.md]"
+  {-q,--quiet}"[show no progress]"
+  "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
+  "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
+  ":the request\'s id:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_run_defaults_added=0
+
+_shtab_delegate_secrets_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print JSON]"
+  "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
+  "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
+  ":scan files, or explain a rule:(scan explain)"
+  "(*)::files and directories\; the id or kind of a rule:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_secrets_defaults_added=0
+
+_shtab_delegate_service_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--workspace[install\: a workspace to serve, beside those of before\; may be repeated. Default\: the one around here]:PATH:"
+  "--save-key[install\: keep \$OPENAI_API_KEY in a file of mode 0600 for the service]"
+  "--dry-run[install, uninstall\: show what would be done, and do nothing]"
+  {-n,--number}"[logs\: how many lines\; default\: 50]:N:"
+  "--follow[logs\: go on with what comes, until Ctrl\+C]"
+  ":what to do:(install status logs uninstall)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_service_defaults_added=0
 
 _shtab_delegate_show_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -190,6 +324,20 @@ _shtab_delegate_wait_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_delegate_wait_defaults_added=0
 
+_shtab_delegate_watch_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--format[pretty\: for reading\; gcc\: path\:line\: warning\: text, for editors\; json\: one object a line]:format:(pretty gcc json)"
+  "--once[leave after the first RESULT, or after those that --all and --last ask for]"
+  "--all[begin with the RESULTs that are there]"
+  "--last[begin with the newest N of those that are there]:N:"
+  "--timeout[how long to follow, in seconds or as 90s, 5m]:TIME:"
+  "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
+  "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_watch_defaults_added=0
+
 
 _shtab_delegate() {
   local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->delegate'
@@ -213,15 +361,25 @@ _shtab_delegate() {
         cancel) _arguments -C -s $_shtab_delegate_cancel_options ;;
         check) _arguments -C -s $_shtab_delegate_check_options ;;
         completions) _arguments -C -s $_shtab_delegate_completions_options ;;
+        costs) _arguments -C -s $_shtab_delegate_costs_options ;;
         demo) _arguments -C -s $_shtab_delegate_demo_options ;;
         doctor) _arguments -C -s $_shtab_delegate_doctor_options ;;
+        hook) _arguments -C -s $_shtab_delegate_hook_options ;;
         init) _arguments -C -s $_shtab_delegate_init_options ;;
         list) _arguments -C -s $_shtab_delegate_list_options ;;
+        mcp) _arguments -C -s $_shtab_delegate_mcp_options ;;
+        preview) _arguments -C -s $_shtab_delegate_preview_options ;;
+        purge) _arguments -C -s $_shtab_delegate_purge_options ;;
+        receipt) _arguments -C -s $_shtab_delegate_receipt_options ;;
         republish) _arguments -C -s $_shtab_delegate_republish_options ;;
         retry) _arguments -C -s $_shtab_delegate_retry_options ;;
+        run) _arguments -C -s $_shtab_delegate_run_options ;;
+        secrets) _arguments -C -s $_shtab_delegate_secrets_options ;;
+        service) _arguments -C -s $_shtab_delegate_service_options ;;
         show) _arguments -C -s $_shtab_delegate_show_options ;;
         status) _arguments -C -s $_shtab_delegate_status_options ;;
         wait) _arguments -C -s $_shtab_delegate_wait_options ;;
+        watch) _arguments -C -s $_shtab_delegate_watch_options ;;
       esac
   esac
 }

@@ -1,0 +1,154 @@
+"""What becomes of a file when our part is merged into it, or taken out again. Pure: text in, text out."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from delegated.agents import jsonc
+from delegated.agents.texts import BEGIN, END, File, ours
+
+_BLOCK: Final = re.compile(rf"{re.escape(BEGIN)}.*?{re.escape(END)}(?:\r?\n)?", re.DOTALL)
+
+
+class Foreign(Exception):
+    """A file that we may not touch as it stands; the words say why."""
+
+
+class Linked(Foreign):
+    """A file that is a symbolic link, as CLAUDE.md often is to AGENTS.md: what it leads to is not ours to guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What we remember of a file: for which agents, whether we made it, its hash as we left it, the pieces put in."""
+
+    agents: tuple[str, ...]
+    made: bool
+    sha256: str
+    inserts: tuple[tuple[int, str], ...] = ()
+
+
+def merged(file: File, data: bytes | None, note: Note | None) -> tuple[bytes, Note | None]:
+    """Return a file's bytes with our part in, and the note for it (without agents); no note where nothing changes.
+
+    `data` is None where there is no file. Raises `Foreign`.
+    """
+    if file.kind == "whole":
+        return _whole(file, data, note)
+    before = None if data is None else _text(file, data)
+    if before is not None and _holds(file, before):
+        return data or b"", None
+    base, made = before or "", data is None
+    if data is not None and before is not None:
+        restored = _restored(before, data, note)
+        base = _taken_out(file, before) if restored is None else restored
+        made = note is not None and note.made and restored is not None
+    inserts = _inserts(file, base)
+    new = _bytes(jsonc.insert(base, inserts))
+    return new, Note((), made, _hash(new), tuple(inserts))
+
+
+def parted(file: File, data: bytes, note: Note | None) -> bytes | None:
+    """Return a file's bytes without our part, None where the file is to go. Raises `Foreign`."""
+    if file.kind == "whole":
+        if (note is not None and note.made and note.sha256 == _hash(data)) or data == file.wanted.encode():
+            return None
+        if "Written by `delegate init`." in data.decode("utf-8", "replace"):
+            raise Foreign("it was changed since it was made: delete it by hand")
+        return data
+    text = _text(file, data)
+    restored = _restored(text, data, note)
+    rest = _taken_out(file, text) if restored is None else restored
+    if note is not None and note.made and (restored is not None or _is_bare(file, rest)):
+        return None
+    return _bytes(rest)
+
+
+def _whole(file: File, data: bytes | None, note: Note | None) -> tuple[bytes, Note | None]:
+    new = file.wanted.encode()
+    if data == new:
+        return new, None if note is not None else Note((), True, _hash(new))
+    if data is not None and (note is None or note.sha256 != _hash(data)):
+        known = "Written by `delegate init`." in data.decode("utf-8", "replace")
+        raise Foreign("it was changed since it was made" if known else "it is not ours")
+    return new, Note((), True, _hash(new))
+
+
+def _holds(file: File, text: str) -> bool:
+    """Say whether our part, as it is today, is in and nothing of an older one beside it."""
+    if file.kind == "block":
+        return [found.replace("\r\n", "\n") for found in _BLOCK.findall(text)] == [file.wanted]
+    return bool(text.strip()) and not _additions(file, text) and _count(jsonc.parse(text).value) == _count(file.wanted)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(map(_count, value.values()))
+    return sum(1 if ours(each) else _count(each) for each in value) if isinstance(value, list) else 0
+
+
+def _inserts(file: File, base: str) -> jsonc.Inserts:
+    if file.kind == "json":
+        # An empty file is an empty object to whoever reads it.
+        return _additions(file, base) if base.strip() else [(len(base), _fresh(file))]
+    end = "\r\n" if "\r\n" in base else "\n"
+    gap = "" if not base else end if base.endswith("\n") else end * 2
+    return [(len(base), gap + file.wanted.replace("\n", end))]
+
+
+def _fresh(file: File) -> str:
+    text = "{}\n"
+    return jsonc.insert(text, jsonc.additions(text, file.wanted))
+
+
+def _additions(file: File, text: str) -> jsonc.Inserts:
+    try:
+        return jsonc.additions(text, file.wanted)
+    except jsonc.Malformed as error:
+        raise Foreign(f"it cannot be read: {error}") from error
+
+
+def _restored(text: str, data: bytes, note: Note | None) -> str | None:
+    """Return a text as it was before our part came in, if it is as we left it; else None."""
+    if note is None or note.sha256 != _hash(data):
+        return None
+    return jsonc.extract(text, [*note.inserts])
+
+
+def _taken_out(file: File, text: str) -> str:
+    """Take our part out of a text that somebody has edited since."""
+    if file.kind == "block":
+        return _BLOCK.sub("", text)
+    if not text.strip():
+        return text
+    try:
+        return jsonc.without(text, ours)
+    except jsonc.Malformed as error:
+        raise Foreign(f"it cannot be read: {error}") from error
+
+
+def _is_bare(file: File, text: str) -> bool:
+    """Say whether nothing but what we would begin a file with is left."""
+    if file.kind == "block" or not text.strip():
+        return not text.strip()
+    value = jsonc.parse(text).value
+    plain = {key: value for key, value in file.wanted.items() if not isinstance(value, dict | list)}
+    return isinstance(value, dict) and value.items() <= plain.items() and "//" not in text and "/*" not in text
+
+
+def _text(file: File, data: bytes) -> str:
+    try:
+        return data.decode("utf-8", "strict" if file.kind == "json" else "surrogateescape")
+    except UnicodeDecodeError as error:
+        raise Foreign(f"it cannot be read: it is not UTF-8 at byte {error.start}") from error
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
