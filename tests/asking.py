@@ -10,15 +10,17 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from delegated.calls import CallRecord
 from delegated.context import Context
 from delegated.disk import Directory
-from delegated.journal import CallRecord, Journal
+from delegated.journal import Journal
 from delegated.models.chat import ChatWire
 from delegated.models.client import Client
 from delegated.models.openai import ResponsesWire
 from delegated.models.recorded import Patience, Recorded
 from delegated.prompt import Prompt
 from delegated.request import Request
+from delegated.uptime import Uptime, uptime
 
 SCHEMA = {
     "type": "object",
@@ -41,10 +43,16 @@ CHAT = {"method": "POST", "path": "/v1/chat/completions"}
 
 
 @contextmanager
-def call_in(folder: Path, *, said: list[tuple[str, str]] | None = None) -> Iterator[CallRecord]:
+def call_in(
+    folder: Path,
+    *,
+    said: list[tuple[str, str]] | None = None,
+    now: Callable[[], float] = time.time,
+    up: Callable[[], Uptime] = uptime,
+) -> Iterator[CallRecord]:
     """Open the one call of the journal in `folder`: for the first time, or as a restarted daemon finds it."""
     with Directory(str(folder)) as directory:
-        journal = Journal(directory, now=time.time)
+        journal = Journal(directory, now=now, up=up)
         try:
             job = journal.latest("k") or journal.claim("k", 1, "OPENAI_DELEGATION_REQUEST_k.md", b"# Issue\n\nWhy?\n")
             call = job.call(1, "first")
@@ -76,18 +84,17 @@ def responses(
     *,
     patience: Patience = QUICK,
     client: Any = None,
-    now: Callable[[], float] = time.time,
     **settings: Any,
 ) -> Recorded:
     wire = ResponsesWire(
         client_of(base_url, **(client or {})), **{"model": "gpt-4o", "max_output_tokens": 500, **settings}
     )
-    return Recorded(wire, patience=patience, now=now, price_bound=lambda prompt: 0.5)
+    return Recorded(wire, patience=patience, price_bound=lambda prompt: 0.5)
 
 
 def chat(base_url: str, *, patience: Patience = QUICK, client: Any = None, **settings: Any) -> Recorded:
     wire = ChatWire(client_of(base_url, **(client or {})), **{"model": "gpt-4o", "max_output_tokens": 500, **settings})
-    return Recorded(wire, patience=patience, now=time.time, price_bound=lambda prompt: 0.5)
+    return Recorded(wire, patience=patience, price_bound=lambda prompt: 0.5)
 
 
 @asynccontextmanager

@@ -29,12 +29,12 @@ class Memory:
     attempt: int = 1
     handle: str = ""
     in_doubt: bool = False
-    in_doubt_since: float = 0.0
+    in_doubt_for: float = 0.0
     response_id: str = ""
     reply: Reply | None = None
     phases: list[str] = field(default_factory=list)
 
-    async def record_sent(self, *, model: str, endpoint: str, handle: str, price_bound_usd: float | None) -> None:
+    async def record_sent(self, **words: object) -> None:
         raise AssertionError("nothing is sent")
 
     async def record_unsent(self, kind: str, reason: str) -> None:

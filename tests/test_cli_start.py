@@ -18,6 +18,7 @@ from harness import House
 ROOT = Path(__file__).parent.parent
 HEAVY = {
     *("yaml", "openai", "httpx", "httpx2", "watchdog", "structlog", "pydantic", "pydantic_core", "markdown_it"),
+    *("re2", "ahocorasick_rs", "delegated.finder"),
     *("asyncio", "pathspec", "concurrent.futures", "logging", "sqlite3", "ssl", "urllib.request", "typing_extensions"),
 }
 
@@ -63,6 +64,7 @@ LIGHT = (
     ["cancel", "waiting"],
     ["retry", "answered", "--no-wait"],
     ["init"],
+    ["init", "--agent", "all"],
     ["completions", "bash"],
     ["ask", "--issue", "it fails", "--files", "app.py", "--no-wait"],
 )
@@ -91,6 +93,7 @@ def test_import_delegated_is_free() -> None:
         _ = delegated.nothing
 
 
+@pytest.mark.slow
 def test_help_and_version(house: House) -> None:
     """Help goes to stdout with exit code 0; no command at all is a wrong usage."""
     for argument in ("--help", "-h", "help"):

@@ -22,6 +22,7 @@ NEVER = {"match": {"method": "POST", "path": "/v1/responses"}, "times": "always"
 ASK = ("ask", "--issue", "it divides by zero", "--files", "app.py", "--logs", TRACE)
 
 
+@pytest.mark.slow
 def test_without_a_daemon_ask_does_the_work_itself(house: House) -> None:
     """No daemon on the folder: the same RESULT files, under the same lock, and nobody is left running."""
     code, out, err = run(house, *ASK, "--id", "alone")
@@ -77,6 +78,7 @@ def test_a_rejected_request(house: House) -> None:
     assert "priority" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("served", [False, True], ids=("alone", "served"))
 def test_a_corrected_request_is_waited_for_anew(served: bool, house: House) -> None:
     """After the REQUEST was edited, wait returns the next RESULT, not the one that stands."""
@@ -91,6 +93,7 @@ def test_a_corrected_request_is_waited_for_anew(served: bool, house: House) -> N
     assert run(house, "wait", "fix")[1] == out
 
 
+@pytest.mark.slow
 def test_a_missing_key_ends_in_a_result(house: House) -> None:
     """GPT-4o without a key: exit code 11, the seed's sentence, and what to do."""
     code, out, err = run(house, *ASK, "--id", "nokey", "--model", "gpt-4o")
@@ -99,6 +102,7 @@ def test_a_missing_key_ends_in_a_result(house: House) -> None:
     assert "next: delegate retry nokey" in err
 
 
+@pytest.mark.slow
 def test_a_key_in_a_flag_works_alone(house: House, server: Server) -> None:
     """--api-key is used where this command does the work itself, and is written nowhere."""
     house.use(server)
@@ -111,6 +115,7 @@ def test_a_key_in_a_flag_works_alone(house: House, server: Server) -> None:
     assert key.encode() not in kept
 
 
+@pytest.mark.slow
 def test_retry_is_the_next_revision(house: House) -> None:
     """retry asks again, with a daemon and without; the former RESULT is kept."""
     assert run(house, *ASK, "--id", "again")[0] == 0
@@ -124,6 +129,7 @@ def test_retry_is_the_next_revision(house: House) -> None:
     assert sorted(path.name for path in kept.iterdir()) == ["1.json", "1.md", "2.json", "2.md"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("served", [False, True], ids=("alone", "served"))
 def test_republish_brings_the_same_bytes_back(served: bool, house: House) -> None:
     """A deleted RESULT comes back byte for byte, and nothing is asked again."""
@@ -140,6 +146,7 @@ def test_republish_brings_the_same_bytes_back(served: bool, house: House) -> Non
     assert not (house.job("gone").parent / "r2").exists()
 
 
+@pytest.mark.slow
 def test_a_deleted_result_is_not_waited_for(house: House) -> None:
     """What is settled and lost its RESULT is called so everywhere, until it is edited or asked again."""
     assert run(house, *ASK, "--id", "gone")[0] == 0
@@ -189,6 +196,7 @@ def test_a_time_out_alone_loses_nothing(house: House, server: Server) -> None:
     assert run(house, "status")[1].splitlines()[1] == "daemon   none"
 
 
+@pytest.mark.slow
 def test_ctrl_c_alone_stops_the_work(house: House, server: Server) -> None:
     """Ctrl+C where the client does the work: 130, and nobody is left behind."""
     house.use(server, grace_s=0)
@@ -226,6 +234,7 @@ def test_two_daemons(house: House) -> None:
     assert f"pid {first.process.pid}" in second.log.read_text()
 
 
+@pytest.mark.slow
 def test_once_exits_by_the_worst_end(house: House) -> None:
     """`delegated --once` drains the folder; a request without an answer makes the exit code not zero."""
     house.drop("good")
@@ -280,6 +289,7 @@ def ask(house: House, **more: Any) -> delegated.Result:
     return delegated.ask("it divides by zero", files=["app.py"], logs=TRACE, workspace=str(house.workspace), **more)
 
 
+@pytest.mark.slow
 def test_library_ask(here: House) -> None:
     """`delegated.ask` returns the RESULT as a value, with and without a daemon."""
     alone = ask(here, attempted_fixes=["restarted it"], questions=["where?"], timeout=60)
@@ -291,6 +301,7 @@ def test_library_ask(here: House) -> None:
     assert served.analysis.root_cause == alone.analysis.root_cause
 
 
+@pytest.mark.slow
 def test_library_ask_from_anywhere(here: House) -> None:
     """It may be called in a thread and beside a running event loop; the caller's signals and loop are left alone."""
     before = signal.getsignal(signal.SIGINT)

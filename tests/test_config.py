@@ -193,8 +193,9 @@ def test_what_decides_where_the_code_goes_is_the_operators(machine: Machine) -> 
 def test_a_workspace_may_only_lower_a_limit(machine: Machine, key: str) -> None:
     """Lower than what holds outside is taken; higher is refused and names both values and their places."""
     limit = getattr(Config(), key)
-    machine.write("workspace", f"{key}: {limit / 2 if key == 'max_cost_usd' else limit // 2}\n")
-    assert getattr(machine.load(), key) < limit
+    lower = 0.5 if limit is None else limit / 2 if key == "max_cost_usd" else limit // 2
+    machine.write("workspace", f"{key}: {lower}\n")
+    assert getattr(machine.load(), key) == lower
     machine.write("user", f"# comment\n{key}: 16\n")
     machine.write("workspace", f"{key}: 17\n")
     assert machine.problems() == [

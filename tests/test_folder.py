@@ -124,6 +124,26 @@ def test_a_file_that_somebody_writes_is_not_read(folder: Folder, tmp_path: Path)
     assert (got.data, got.sure) == (b"half", True)
 
 
+@pytest.mark.parametrize("way", ["in place", "by a rename"])
+def test_a_file_that_changes_while_it_is_read_is_not_taken(
+    folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A writer who comes between the first byte and the last, and writes as many: the read says that it changed."""
+    (tmp_path / REQUEST).write_text("before")
+    read = os.read
+
+    def slow_read(fd: int, size: int) -> bytes:
+        data = read(fd, size)
+        if data:
+            target = tmp_path / REQUEST if way == "in place" else tmp_path / "other"
+            target.write_text("behind")
+            os.replace(target, tmp_path / REQUEST)
+        return data
+
+    monkeypatch.setattr(os, "read", slow_read)
+    assert folder.read(REQUEST, 1000) is Held.CHANGED
+
+
 def test_nothing_but_a_regular_file_is_opened(folder: Folder, tmp_path: Path) -> None:
     """A symlink, a FIFO, a directory and a too large file raise at once: no read, no hang, nothing followed."""
     os.symlink("/etc/passwd", tmp_path / "link")

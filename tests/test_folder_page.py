@@ -47,7 +47,12 @@ def test_each_file_of_the_table_is_one_to_the_program() -> None:
     assert (Path(first).suffix, *others) == folder.SUFFIXES
     assert folder.request_id(first.replace("<id>", "x")) == ("x", ".md")
     assert {folder.result_name("x", "md"), folder.result_name("x", "json"), folder.status_name("x")} <= set(rows)
-    assert {folder.order(name) for name in rows} - {None} == {("CANCEL", "x"), ("RETRY", "x")}
+    assert {folder.order(name) for name in rows} - {None} == {
+        ("CANCEL", "x"),
+        ("RETRY", "x"),
+        ("PING", "x"),
+        ("RUN", "x"),
+    }
     done = f"{PREFIX}REQUEST_x.md.done"
     assert done in rows
     assert folder.concerns_us(done) == f"{PREFIX}REQUEST_x.md"
@@ -74,6 +79,7 @@ def test_the_restart_table_is_the_programs() -> None:
     assert {state for state, word in billed.items() if word != "no"} == {str(state) for state in job.MAY_BE_BILLED}
 
 
+@pytest.mark.slow
 def test_the_records_of_the_page_are_those_on_disk(house: House, server: Server) -> None:
     """What a job leaves below `.delegated/` is what the page draws, and nothing else."""
     house.use(server)
@@ -116,6 +122,7 @@ def test_the_page_and_the_schema_name_the_same_keys_and_phases() -> None:
     assert told | {"claimed"} == set(phases)
 
 
+@pytest.mark.slow
 def test_a_real_status_fits_the_schema(house: House, server: Server) -> None:
     """At every step of a job that is refused, asked again, waits and is cancelled."""
     house.use(server, heartbeat_s=0.1)
@@ -159,6 +166,7 @@ def test_the_schema_refuses_what_is_no_status(change: dict[str, Any]) -> None:
     assert not RULES.is_valid({key: value for key, value in good.items() if key not in change})
 
 
+@pytest.mark.slow
 def test_the_shell_of_the_page_waits_for_a_result(house: House) -> None:
     """The page's own script asks and prints the RESULT, with nothing but the folder."""
     house.up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -52,9 +53,12 @@ LINES = st.builds(
     st.booleans(),
     st.lists(PIECES, min_size=1, max_size=5),
 )
-FILES = st.lists(LINES, max_size=5)
+# "Other consecutive asterisks are considered regular asterisks", says gitignore(5). git itself departs from that where
+# letters stand before the first `**`: it cuts them off and takes what is left for a leading `**/`. We keep to the page.
+FILES = st.lists(LINES.filter(lambda line: not re.search(r"[^/!*]\*\*", line)), max_size=5)
 
 
+@pytest.mark.slow
 @example(["*", "!*/", "!*.py"], ["*.py"])
 @example(["d/", "!d/e"], [])
 @example(["/a", "**/b", "f/**", "d/**/x.py"], ["!a"])

@@ -15,6 +15,7 @@ from delegated.job import MAY_BE_BILLED, RESTART, TRANSITIONS, CallState, Record
         (["sent.1"], "sent", 1),
         (["sent.1", "unsent.1"], "new", 2),
         (["sent.1", "unsent.1", "sent.2"], "sent", 2),
+        (["unsent.1"], "new", 2),
         (["sent.1", "accepted.1"], "accepted", 1),
         (["sent.1", "unsent.1", "sent.2", "accepted.2"], "accepted", 2),
         (["sent.1", "accepted.1", "reply"], "replied", 1),

@@ -108,6 +108,24 @@ def test_clean_text_has_nothing_that_a_terminal_obeys_or_an_eye_misses(text: str
     out.encode()
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("https://b.io/x", "ftp://b.io", "www.b.io", "WWW.b.io", "a@b.io"),
+        f"a@{'b' * 70}.io",
+        f"{'a' * 70}@b.{'c' * 70}.io",
+    ],
+)
+@pytest.mark.parametrize("before", ["", " ", "1", "_", "a_", "\u00e9", "\u4e2d", "(", "*", "~", "9a.b-", "-", "+"])
+def test_an_address_is_no_link_whatever_stands_before_it(before: str, address: str) -> None:
+    """Pages make links of bare addresses, also right after a digit, an underscore or a letter that is not ASCII."""
+    for page in (inline(before + address), prose(before + address)):
+        tokens = PARSER.parse(page)
+        plain = "".join(child.content for token in tokens for child in token.children or [] if child.type == "text")
+        assert "b.io" not in plain
+        assert "@b" not in plain
+
+
 def test_every_invisible_format_character_is_removed() -> None:
     """The list of ranges is complete by Unicode's own table."""
     visible = {*range(0x0600, 0x0606), 0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x110BD, 0x110CD}

@@ -16,7 +16,6 @@ import pytest
 from asking import PROMPT, call_in, chat, responses
 from delegated.errors import Refused, Uncertain
 from delegated.models.gate import Gate, Gated
-from delegated.models.retrying import Retrying
 from harness import until
 
 pytestmark = pytest.mark.slow
@@ -75,7 +74,7 @@ async def test_rate_limits_are_waited_out_as_a_stranger_would_have_it(
 ) -> None:
     """Twice "later", then an answer: Retry-After honoured, no storm, no finding at all."""
     llmock.fail(status=429, retry_after=1, times=2)
-    model = Retrying(Gated(MAKERS[wire](llmock.base_url), Gate()))
+    model = Gated(MAKERS[wire](llmock.base_url), Gate())
     with call_in(tmp_path) as call:
         assert (await model.ask(PROMPT, call)).outcome == "completed"
     await model.close()
@@ -86,7 +85,7 @@ async def test_rate_limits_are_waited_out_as_a_stranger_would_have_it(
 async def test_what_is_final_is_not_retried(llmock: LLMock, tmp_path: Path, status: int) -> None:
     """The stranger counts one attempt."""
     llmock.fail(status=status, times=None)
-    model = Retrying(Gated(chat(llmock.base_url), Gate()))
+    model = Gated(chat(llmock.base_url), Gate())
     with call_in(tmp_path) as call, pytest.raises(Refused):
         await model.ask(PROMPT, call)
     await model.close()
@@ -96,7 +95,7 @@ async def test_what_is_final_is_not_retried(llmock: LLMock, tmp_path: Path, stat
 async def test_a_failure_that_may_have_been_billed_is_not_repeated(llmock: LLMock, tmp_path: Path) -> None:
     """A 503 is given up, which LLMock only warns of: it does not know that a second try may cost a second time."""
     llmock.fail(status=503, times=1)
-    model = Retrying(Gated(chat(llmock.base_url), Gate()))
+    model = Gated(chat(llmock.base_url), Gate())
     with call_in(tmp_path) as call, pytest.raises(Uncertain):
         await model.ask(PROMPT, call)
     await model.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from delegated.models.recorded import Patience
 from delegated.pricing import facts
 from delegated.reply import OUTCOMES
 from delegated.testing import Server
+from delegated.uptime import Uptime, uptime
 
 ITEMS = {"method": "GET", "path": "/v1/conversations/*/items"}
 SLOW = Patience(poll_first_s=0.01, poll_cap_s=0.05, deadline_s=60, doubt_s=60, fetch_failures_s=60)
@@ -232,7 +232,7 @@ async def test_a_look_up_that_says_nothing_proves_nothing(tmp_path: Path) -> Non
 
 
 async def test_a_call_of_long_ago_is_looked_for_patiently_all_the_same(tmp_path: Path) -> None:
-    """After a long stop, and by whatever the wall clock says, a call is not absent before it was looked for a while."""
+    """After a long stop, and by whatever any clock says, a call is not absent before it was looked for a while."""
     rules = [{"match": RESPONSES, "do": {"stall": "silent", "bill": True, "lag": 0.4}}]
     async with Server(rules=rules) as server:
         model = responses(server.base_url)
@@ -244,8 +244,9 @@ async def test_a_call_of_long_ago_is_looked_for_patiently_all_the_same(tmp_path:
             await asyncio.wait([task])
         await model.close()
         patient = Patience(poll_first_s=0.01, poll_cap_s=0.05, deadline_s=0.1, doubt_s=20)
-        later = responses(server.base_url, patience=patient, now=lambda: time.time() + 86_400)
-        with call_in(tmp_path) as call:
+        later = responses(server.base_url, patience=patient)
+        real = uptime()
+        with call_in(tmp_path, up=lambda: Uptime(real.boot, real.seconds + 86_400)) as call:
             assert (await later.ask(PROMPT, call)).outcome == "completed"
         await later.close()
         assert (len(server.bills), posts(server)) == (1, 1)

@@ -231,6 +231,7 @@ def test_a_trace_in_one_json_string_is_unfolded(tmp_path: Path) -> None:
     assert edits(ask(make(logs, *program.excerpts())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["long", "short"])
 def test_what_pytest_prints_is_read(style: str, tmp_path: Path) -> None:
     """The failing line and the exception are found in pytest's own form of a trace."""
@@ -362,6 +363,7 @@ CODE_WORDS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     logs=st.one_of(st.text(), st.lists(TRACE_WORDS | st.text(max_size=8), max_size=14).map("".join)),
@@ -393,6 +395,7 @@ HUGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HUGE)
 @pytest.mark.parametrize(
     "error",

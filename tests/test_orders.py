@@ -14,6 +14,7 @@ from harness import PREFIX, House, Server, request_text, until
 NEVER = {"match": {"method": "POST", "path": "/v1/responses"}, "do": {"run": "forever"}}
 
 
+@pytest.mark.slow
 def test_an_edit_after_the_answer_is_asked_as_the_next_revision(house: House, server: Server) -> None:
     """Save-to-delegate: new bytes, new revision; the former RESULT is kept in the history."""
     house.use(server)
@@ -29,6 +30,7 @@ def test_an_edit_after_the_answer_is_asked_as_the_next_revision(house: House, se
     assert len(server.bills()) == 2
 
 
+@pytest.mark.slow
 def test_on_edit_keep_does_not_bill_and_says_so(house: House, server: Server) -> None:
     """With `on_edit: keep` an edit after the answer costs nothing, and the RESULT has a word on it."""
     house.use(server, on_edit="keep")
@@ -73,6 +75,7 @@ def test_an_edit_while_the_call_is_in_flight_waits_its_turn(house: House, server
     assert (house.folder / ".delegated" / "history" / "e" / "1.json").exists()
 
 
+@pytest.mark.slow
 def test_cancel_stops_a_running_call(house: House, server: Server) -> None:
     """A CANCEL file stops the call at the provider; the RESULT says cancelled, and the order is taken away."""
     house.use(server)
@@ -97,6 +100,7 @@ def test_cancel_before_the_daemon_runs(house: House, server: Server) -> None:
     assert server.bills() == []
 
 
+@pytest.mark.slow
 def test_cancel_stops_a_call_that_a_former_daemon_left_at_the_provider(house: House, server: Server) -> None:
     """Killed while it runs there, cancelled while nobody serves: the next start stops it and keeps its receipt."""
     house.use(server)
@@ -133,6 +137,7 @@ def test_cancel_that_comes_before_its_request(house: House, server: Server) -> N
     assert len(server.bills()) == 1
 
 
+@pytest.mark.slow
 def test_a_request_deleted_before_it_was_sent_is_cancelled(house: House, server: Server) -> None:
     """Deleted while the call still waits: cancelled. Deleted after: finished and published."""
     house.use(server)
@@ -163,6 +168,7 @@ def test_a_request_deleted_after_it_was_sent_is_published(house: House, server: 
     assert house.result("d")["status"] == "answered"
 
 
+@pytest.mark.slow
 def test_retry_asks_again_once_even_if_killed(house: House, server: Server) -> None:
     """A RETRY file runs a settled request again; the same order is never obeyed twice."""
     house.use(server)
@@ -181,6 +187,7 @@ def test_retry_asks_again_once_even_if_killed(house: House, server: Server) -> N
     assert len(server.bills()) == 1
 
 
+@pytest.mark.slow
 def test_two_files_with_one_id(house: House, server: Server) -> None:
     """`.md` and `.json` of one id, as the original script wrote them: one is asked, the other is a warning."""
     house.use(server)
@@ -195,6 +202,7 @@ def test_two_files_with_one_id(house: House, server: Server) -> None:
     assert len(server.bills()) == 2
 
 
+@pytest.mark.slow
 def test_a_conflict_copy_is_not_billed(house: House, server: Server) -> None:
     """A sync tool's copy with the bytes of a known request ends as `duplicate`."""
     house.use(server)
@@ -263,6 +271,7 @@ def test_a_folder_that_is_replaced_is_served_again(house: House, server: Server)
     assert not list((house.tmp / "old").glob("*three*"))
 
 
+@pytest.mark.slow
 def test_polling_serves_too(house: House, server: Server) -> None:
     """Without any events requests are found by looking."""
     house.use(server, watch="poll", poll_s=0.2)
@@ -274,6 +283,7 @@ def test_polling_serves_too(house: House, server: Server) -> None:
     assert house.result("q")["status"] == "answered"
 
 
+@pytest.mark.slow
 def test_status_tells_what_goes_on_and_goes_away(house: House, server: Server) -> None:
     """While a job runs its STATUS file has phase, model, attempt and a heartbeat that moves; then it is gone."""
     house.use(server, heartbeat_s=0.1)

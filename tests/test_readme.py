@@ -205,6 +205,7 @@ def describe(attempt):
 """
 
 
+@pytest.mark.slow
 def test_the_example_of_a_program(project: House, server: Server) -> None:
     """After three failed attempts it asks, and prints the fixes that it may trust."""
     (example,) = under("From a program", "python")

@@ -149,6 +149,7 @@ def test_front_matter_raises_nothing_but_request_errors(front: str, body: str) -
     check(text.encode(), ".md", len(text.replace("\r", "\n").split("\n")))
 
 
+@pytest.mark.slow
 @given(values=WRITTEN)
 @settings(max_examples=500, deadline=None)
 def test_every_request_reads_back_from_what_is_written(values: dict[str, object]) -> None:
@@ -173,6 +174,7 @@ def test_embedded_files_read_back_exactly(texts: list[str], language: str) -> No
 RAW = st.one_of(TEXTS, st.lists(MARKS, max_size=6).map("\r".join), st.text(max_size=40))
 
 
+@pytest.mark.slow
 @given(
     texts=st.tuples(RAW, RAW, RAW),
     lists=st.tuples(*[st.lists(RAW, max_size=3).map(tuple)] * 3),

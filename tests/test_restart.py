@@ -62,11 +62,13 @@ def test_each_row_on_the_responses_wire(house: House, server: Server, victim: st
     assert len(server.bills()) == 1, "done: a further start does nothing"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["true", "false"])
 @pytest.mark.parametrize("victim", ["sent.1", "reply"])
 def test_rows_on_the_chat_wire(house: House, server: Server, victim: str, store: str) -> None:
     """A chat call has no `accepted`: a lost one is found among the stored completions, or else is uncertain."""
-    house.use(server, "chat", doubt_wait_s=1, deadline_s=1, endpoints__openai__store=store)
+    # a busy machine may take seconds to open its first client
+    house.use(server, "chat", doubt_wait_s=0.5, deadline_s=5, endpoints__openai__store=store)
     killed_before(house, f"calls/01-first/{victim}", "one")
     assert len(server.bills()) == (1 if victim == "reply" else 0)
     house.up()
@@ -79,6 +81,7 @@ def test_rows_on_the_chat_wire(house: House, server: Server, victim: str, store:
         assert result["status"] == "answered", result["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wire", ["responses", "chat"])
 def test_killed_at_the_instant_of_the_bill(house: House, server: Server, wire: str) -> None:
     """The server bills and the daemon is dead before it can read a byte: one bill, and the answer is recovered."""
@@ -112,6 +115,7 @@ def test_a_send_that_was_lost_on_the_way_is_sent_again_once_proven_absent(house:
     assert {"unsent.1", "sent.2"} <= records(house, "one")
 
 
+@pytest.mark.slow
 def test_a_send_that_is_proven_absent_is_made_again_without_a_restart(house: House, server: Server) -> None:
     """The connection broke before anything was taken: looked up past the deadline, proven absent, sent once more."""
     house.use(server, doubt_wait_s=0.5, deadline_s=5)  # a busy machine may take seconds to open its first client
@@ -124,6 +128,7 @@ def test_a_send_that_is_proven_absent_is_made_again_without_a_restart(house: Hou
     assert {"unsent.1", "sent.2"} <= records(house, "one")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("victim", "status"), [("RESULT_one.md", "answered"), ("calls/01-first/reply", "uncertain")])
 def test_a_start_without_the_key_asks_nothing_again(house: House, server: Server, victim: str, status: str) -> None:
     """A recorded reply is published all the same; a call that left and cannot be looked up is `uncertain`."""
@@ -135,6 +140,7 @@ def test_a_start_without_the_key_asks_nothing_again(house: House, server: Server
     assert len(server.bills()) == 1
 
 
+@pytest.mark.slow
 def test_a_result_without_its_page_gets_it_back(house: House, server: Server) -> None:
     """RESULT.json stands and `done` does not: a start adds what is missing, without any network."""
     house.use(server)

@@ -32,12 +32,14 @@ from delegated.analysis import (
     Verdict,
     read,
 )
+from delegated.comparison import Opinion, compare
 from delegated.context import Context, Omitted
 from delegated.errors import KINDS
 from delegated.prompt import Prompt
 from delegated.reply import Usage
 from delegated.request import Request
 from delegated.result import (
+    BILLED,
     Egress,
     Failure,
     RequestRef,
@@ -61,7 +63,7 @@ REF = RequestRef(ID, f"OPENAI_DELEGATION_REQUEST_{ID}.md", "9f" * 32, 1, cases.R
 STAMP = "2025-11-28T13:38:13.120Z"
 
 
-def receipt(made: Prompt, *, call: str = "first", local: bool = False) -> Egress:
+def receipt(made: Prompt, *, call: str = "first", local: bool = False, **more: Any) -> Egress:
     files = tuple(
         SentFile(e.path, e.start_line, e.end_line, e.total_lines, e.sha256, len(e.text), e.why)
         for e in made.context.excerpts
@@ -70,7 +72,7 @@ def receipt(made: Prompt, *, call: str = "first", local: bool = False) -> Egress
     size = 0 if local else len(made.system + made.user)
     return Egress(
         call, *where, files, made.context.omitted, made.redactions, size, size // 4, prompt.sha256(made),
-        0.0 if local else 0.1737,
+        0.0 if local else 0.1737, sends=0 if local else 1, **more,
     )  # fmt: skip
 
 
@@ -81,10 +83,31 @@ def answered(answer: Any = cases.ANSWER, made: Prompt | None = None, **changes: 
     missing = "src/autopack/models.py: no such file; paths are relative to the workspace root"
     said = {
         "status": "answered", "request": REF, "timestamp": STAMP, "model": "gpt-4o", "analysis": read(reply, made),
-        "warnings": (missing,), "egress": (receipt(made, local=simulated),), "usage": reply.usage, "cost_usd": 0.0146,
+        "warnings": (missing,), "usage": reply.usage,
+        "egress": (receipt(made, local=simulated, cost_usd=None if simulated else 0.0146),), "cost_usd": 0.0146,
         "attempts": 1, "timings": {"gather": 0.012, "ask": 8.21, "check": 0.004}, "raw_response": reply.text,
     }  # fmt: skip
     return Result(**{**said, **changes})
+
+
+def compared() -> Result:
+    """What three models said, one of them nothing."""
+    second = cases.changed(
+        root_cause="`Store.commit` swallows the error of `json.dumps`, so the result is never written.",
+        hypotheses=[{**cases.ANSWER["hypotheses"][1], "likelihood": "high"}],
+        additional_investigation=["Log the exception in `commit`: a TypeError there confirms it."],
+    )
+    first, other = (read(cases.reply(each), cases.prompt()) for each in (cases.ANSWER, second))
+    comparison, shown = compare(
+        [
+            Opinion("gpt-4o", "answered", first, cost_usd=0.0146, seconds=8.2),
+            Opinion("local-llama", "answered", other, cost_usd=None, seconds=31.0),
+            Opinion(
+                "gpt-4o-mini", "failed", None, "no answer within 60 s; the call had left and may be billed", None, 60.0
+            ),
+        ]
+    )
+    return answered(analysis=shown, comparison=comparison)
 
 
 OFFLINE = cases.changed(
@@ -137,6 +160,7 @@ def goldens() -> dict[str, Result]:
         ),
         "need_more_files": answered(NEEDS),
         "no_bug_found": answered(CLEAN, calm, warnings=()),
+        "comparison": compared(),
         "rejected": replace(
             none,
             status="rejected",
@@ -179,8 +203,8 @@ def goldens() -> dict[str, Result]:
     }  # fmt: skip
 
 
-NAMES = ("root_cause_found", "likely_offline", "need_more_files", "no_bug_found", "rejected", "missing_key", "not_json",
-         "uncertain", "cancelled", "duplicate")  # fmt: skip
+NAMES = ("root_cause_found", "likely_offline", "need_more_files", "no_bug_found", "comparison", "rejected",
+         "missing_key", "not_json", "uncertain", "cancelled", "duplicate")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -266,7 +290,7 @@ ANALYSIS = st.builds(
 EGRESS = st.builds(
     Egress, TEXT, TEXT, TEXT, TEXT, several(st.builds(SentFile, TEXT, INT, INT, INT, TEXT, INT, TEXT)),
     several(st.builds(Omitted, TEXT, TEXT)), several(st.builds(Redaction, TEXT, TEXT, TEXT, INT)), INT, INT, TEXT,
-    st.none() | FLOAT,
+    st.none() | FLOAT, st.none() | FLOAT, INT, TEXT,
 )  # fmt: skip
 FAILURE = st.builds(Failure, st.sampled_from(list(KINDS)), TEXT, TEXT, st.booleans(), TEXT)
 PLAIN = st.recursive(
@@ -361,8 +385,8 @@ def test_keys_of_a_later_version_do_not_stop_a_reader() -> None:
 
 SECTIONS = {
     "Root Cause Analysis", "Technical Explanation", "Hypotheses and Evidence", "Recommended Fixes", "Code Examples",
-    "Answers to the Questions", "Additional Investigation", "Confidence Level", "What Was Sent", "Warnings",
-    "Cost and Details", "Files Needed", "What the Model Sent",
+    "Answers to the Questions", "Additional Investigation", "Comparison of Answers", "Confidence Level",
+    "What Was Sent", "Warnings", "Cost and Details", "Files Needed", "What the Model Sent",
 }  # fmt: skip
 PAGE = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
@@ -377,6 +401,7 @@ def replaced(value: Any, text: str) -> Any:
     return text if isinstance(value, str) else value
 
 
+@pytest.mark.slow
 @given(HOSTILE, st.sampled_from(NAMES))
 def test_no_text_in_any_field_can_break_the_page(text: str, name: str) -> None:
     """With hostile text in every field the headings stay, and there is no HTML, image, link or control character."""
@@ -453,7 +478,9 @@ def test_a_result_that_may_have_been_sent_does_not_claim_the_contrary() -> None:
     """Nothing left this machine is said only where that is known."""
     assert "Nothing left this machine." in to_markdown(goldens()["missing_key"])
     for kind, status in (("internal", "failed"), ("cancelled", "cancelled"), ("uncertain", "uncertain")):
-        page = to_markdown(Result(status, REF, STAMP, error=failure(kind, "x", ID)))  # type: ignore[arg-type]
+        billed = (BILLED,) if status == "cancelled" else ()
+        made = Result(status, REF, STAMP, error=failure(kind, "x", ID), warnings=billed)  # type: ignore[arg-type]
+        page = to_markdown(made)
         assert "Nothing left" not in page
         assert "Cost: not known" in page
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from asking import PROMPT, call_in, responses
-from delegated.journal import CallRecord
+from delegated.calls import CallRecord
 from delegated.session import Session
 from delegated.testing.server import Server as LocalServer
 from delegated.watch import Bell
@@ -98,6 +98,7 @@ def test_a_full_disk_delays_a_request_and_nothing_else(house: House, server: Ser
     until(lambda: not os.listdir(house.folder / ".delegated" / "tmp"), what="no temporary file is left")
 
 
+@pytest.mark.slow
 def test_a_paid_reply_outlives_a_full_disk_where_it_cannot_be_fetched_again(house: House, server: Server) -> None:
     """A chat server keeps nothing: the reply that is here is held until it can be recorded."""
     house.use(server, "chat", endpoints__openai__store="false")
@@ -172,10 +173,11 @@ def test_an_index_with_a_damaged_page_is_made_anew(house: House, server: Server)
 # Names that are not what they seem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["CANCEL", "RETRY"])
 def test_a_directory_named_as_an_order_stops_nobody(house: House, server: Server, kind: str) -> None:
     """It cannot be unlinked, and the daemon lives on."""
-    house.use(server)
+    house.use(server, rescan_s=2)  # the making of a directory is no event: a full look sees it
     daemon = house.up()
     house.drop("one")
     house.result("one")
@@ -191,6 +193,7 @@ def test_a_directory_named_as_an_order_stops_nobody(house: House, server: Server
     assert len(list(jobs(house).glob("*/one/*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_result_like_no_other_does_not_break_a_job(house: House, server: Server) -> None:
     """RESULT.json is anybody's: one that claims to be this revision's and is nonsense is replaced."""
     house.use(server)
@@ -302,6 +305,7 @@ def test_the_history_keeps_each_revisions_own_page(house: House, server: Server)
 # Stops
 
 
+@pytest.mark.slow
 def test_a_cancel_while_the_answer_is_being_published_comes_too_late(house: House, server: Server) -> None:
     """What was paid for and is on its way out is not replaced by `cancelled`."""
     house.use(server)
@@ -319,6 +323,7 @@ def test_a_cancel_while_the_answer_is_being_published_comes_too_late(house: Hous
     until(lambda: not (house.folder / f"{PREFIX}STATUS_one.json").exists(), what="STATUS gone")
 
 
+@pytest.mark.slow
 def test_a_lost_call_that_was_sent_again_has_its_deadline(house: House, server: Server) -> None:
     """In doubt at the start, proven absent, sent again and never answered: the deadline holds for the new send."""
     house.use(server, doubt_wait_s=0.5, deadline_s=2)
@@ -333,6 +338,7 @@ def test_a_lost_call_that_was_sent_again_has_its_deadline(house: House, server: 
     assert (result["status"], result["error"]["kind"]) == ("failed", "deadline")
 
 
+@pytest.mark.slow
 def test_a_reload_does_not_take_a_running_call_out_of_reach(house: House, server: Server) -> None:
     """SIGHUP while a call runs: CANCEL still stops it at the provider, not only here."""
     house.use(server)
@@ -347,6 +353,7 @@ def test_a_reload_does_not_take_a_running_call_out_of_reach(house: House, server
     assert "cancel" in json.dumps(server.state_json()["requests"])
 
 
+@pytest.mark.slow
 def test_a_status_left_by_a_kill_is_taken_away(house: House) -> None:
     """Killed between `done` and the removal of STATUS: the next start removes it."""
     daemon = house.up()
@@ -362,6 +369,7 @@ def test_a_status_left_by_a_kill_is_taken_away(house: House) -> None:
 # The folder
 
 
+@pytest.mark.slow
 def test_a_replaced_folder_does_not_wait_for_the_jobs_of_the_old_one(house: House, server: Server) -> None:
     """With a call in flight and a long grace: the new folder is served at once, and nothing is put into the old one."""
     house.use(server, grace_s=600)
@@ -376,6 +384,7 @@ def test_a_replaced_folder_does_not_wait_for_the_jobs_of_the_old_one(house: Hous
     assert not list((house.tmp / "old").glob("*RESULT*"))
 
 
+@pytest.mark.slow
 def test_a_deleted_folder_is_waited_for_and_not_brought_back(house: House) -> None:
     """Whoever took it away makes it again, and finds it served."""
     daemon = house.up()
@@ -388,6 +397,7 @@ def test_a_deleted_folder_is_waited_for_and_not_brought_back(house: House) -> No
     assert house.result("one")["status"] == "answered"
 
 
+@pytest.mark.slow
 def test_a_deleted_journal_ends_the_daemon_with_a_word(house: House) -> None:
     """`.delegated` removed under a running daemon: it says so and leaves; the next start begins a new one."""
     daemon = house.up()
@@ -402,6 +412,7 @@ def test_a_deleted_journal_ends_the_daemon_with_a_word(house: House) -> None:
     assert house.result("two")["status"] == "answered"
 
 
+@pytest.mark.slow
 def test_a_folder_that_may_not_be_read_for_a_while(house: House, need: Callable[[str], str]) -> None:
     """Its mode taken away and given back: loud while it lasts, and what was dropped meanwhile is answered."""
     bound = (need("setpriv"), "--bounding-set=-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
@@ -418,6 +429,7 @@ def test_a_folder_that_may_not_be_read_for_a_while(house: House, need: Callable[
     assert daemon.process.poll() is None
 
 
+@pytest.mark.slow
 def test_without_descriptors_it_waits(house: House, need: Callable[[str], str]) -> None:
     """No descriptor left for a while: the daemon lives, and serves when there are some again."""
     house.set(rescan_s=0.2)
@@ -433,6 +445,7 @@ def test_without_descriptors_it_waits(house: House, need: Callable[[str], str]) 
     assert daemon.process.poll() is None
 
 
+@pytest.mark.slow
 def test_stop_sends_nothing_new(house: House, server: Server) -> None:
     """SIGTERM while a call waits for its rate limit: the daemon leaves at once, the next one asks."""
     house.use(server, grace_s=600)

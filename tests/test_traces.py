@@ -85,6 +85,7 @@ def test_an_error_with_a_module_and_no_message_is_read(tmp_path: Path) -> None:
     assert (found.type, found.name, found.message) == ("asyncio.exceptions.InvalidStateError", "InvalidStateError", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["long", "short", "native", "line"])
 def test_pytest_in_each_style_names_the_failing_line_first(tmp_path: Path, style: str) -> None:
     (tmp_path / "code_.py").write_text("def divide(a, b):\n    return a / b\n")

@@ -113,12 +113,14 @@ async def test_a_write_after_a_move_takes_the_hint_back(tmp_path: Path) -> None:
 
 
 async def test_where_events_cannot_be_trusted_the_loop_polls(tmp_path: Path) -> None:
-    """Network and FUSE file systems, and a request to do so, give polling, and the reason in words."""
-    for kind in ("nfs4", "fuse.sshfs", "cifs", "9p"):
+    """On network and FUSE file systems and overlays events are heard and not relied on; on request there are none."""
+    for kind in ("nfs4", "fuse.sshfs", "cifs", "9p", "overlay"):
         watch = open_watch(str(tmp_path), Bell(), file_system=lambda _, kind=kind: kind)
-        assert isinstance(watch, Polling)
+        assert watch.polling
+        assert not isinstance(watch, Polling)
         assert kind in watch.why
-    assert open_watch(str(tmp_path), Bell(), mode="poll").polling
+        watch.close()
+    assert isinstance(open_watch(str(tmp_path), Bell(), mode="poll"), Polling)
     with pytest.raises(FileNotFoundError):
         open_watch(str(tmp_path / "absent"), Bell(), mode="inotify")
 

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from delegated import paths
 from delegated.context import Omitted, SourceFile
+from delegated.secrets import env_values
+from delegated.survey import Survey
 from delegated.traces import Frame, frames
 from delegated.tree import MAX_BYTES, Bounds
 from delegated.workspace import Workspace
@@ -214,6 +216,41 @@ def test_a_file_that_may_not_be_read_says_so(root: Path, space: Workspace) -> No
         assert reason(space, "a.py") == "cannot be read: Permission denied"
     finally:
         os.seteuid(was)
+
+
+SCARCE = """
+import errno, os, resource, sys
+from delegated.workspace import Workspace
+space = Workspace(sys.argv[1])
+took = {"read": lambda: space.read("src/autopack/main.py"), "env": space.env_values, "files": space.files,
+        "globs": lambda: space.gather(["src/**/*.py"])}
+for name, take in took.items():
+    want = repr(take())
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    used = len(os.listdir("/proc/self/fd")) - 1
+    for spare in range(8):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (used + spare, hard))
+        try:
+            got = repr(take())
+        except OSError as error:
+            assert error.errno == errno.EMFILE, error
+        else:
+            assert got == want, (name, spare, got)
+            break
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    else:
+        raise AssertionError(name)
+    assert spare, name
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors in /proc")
+def test_without_descriptors_it_fails_and_leaves_nothing_out(root: Path) -> None:
+    """All or an error: a file left out costs money, an `.env` or an ignore file not seen gives a secret away."""
+    write(root / ".env", "TOKEN=abcdefghijklmnop123\n")
+    write(root / ".gitignore", "models.py\n")
+    subprocess.run([sys.executable, "-P", "-c", SCARCE, str(root)], check=True, timeout=60)
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs another file system below a directory")
@@ -495,9 +532,13 @@ def test_the_values_of_env_files_are_known_and_longest_first(root: Path, space: 
         'URL=postgres://app:p%40ssw0rd!@db/x\nENV=production\nKEY="line one\\nline two"\n#D=commented-out\n'
         'PEM="-----BEGIN\nx y z\n-----END"\n',
     )
-    write(root / ".env.local", "E=from-another-file\r\n")
+    write(root / ".env.local", "\ufeffE=from-another-file\r\nH=old-line-ends\rI=`in back quotes`\r")
+    (root / ".env.windows").write_bytes("J=of-another-encoding\r\n".encode("utf-16"))
     write(root / ".env.example", "F=only-an-example\n")
+    write(root / ".gitignore", ".env\n")
     write(root / "src/.env", "G=not-at-the-root\n")
+    write(root / "deploy/prod.env", "K=of-the-production\n")
+    write(root / "node_modules/x/.env", "L=somebody-elses-example\n")
     (root / ".env.link").symlink_to(root / "README.md")
     os.mkfifo(root / ".env.fifo")
     values = space.env_values()
@@ -505,7 +546,58 @@ def test_the_values_of_env_files_are_known_and_longest_first(root: Path, space: 
     assert set(values) == {
         *("abc defgh#1", "single quoted", "bare-value-1", "postgres://app:p%40ssw0rd!@db/x", "p@ssw0rd!"),
         *("line one\\nline two", "line one\nline two", "from-another-file", "-----BEGIN\nx y z\n-----END"),
+        *("old-line-ends", "in back quotes", "of-another-encoding", "not-at-the-root", "of-the-production"),
     }
+
+
+@pytest.mark.parametrize("look", ["files", "gather", "find"])
+def test_env_files_that_come_later_are_known_when_the_tree_was_walked(root: Path, space: Workspace, look: str) -> None:
+    """A walk that somebody else needs tells of them; none is made for the log, which cannot wait for one."""
+    write(root / "backend/.env", "A=first-of-them\n")
+    assert space.env_values(search=False) == ()
+    assert space.env_values() == ("first-of-them",)
+    write(root / "frontend/.env", "B=second-of-them\n")
+    if look == "files":
+        space.files()
+    elif look == "gather":
+        space.gather(["src/**/*.py"])
+    else:
+        Survey(space).find("it fails", "", limit=3)
+    assert set(space.env_values(search=False)) == {"first-of-them", "second-of-them"}
+
+
+TOKEN_OF_ENV = "Xk29slPq7vbTz0"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"DB: {TOKEN_OF_ENV}",
+        f'DB="{TOKEN_OF_ENV}\nOTHER=1',
+        f"set DB={TOKEN_OF_ENV};",
+        f"DB=host=db password={TOKEN_OF_ENV} user=app",
+        f'DB={{"users": ["{TOKEN_OF_ENV}"]}}',
+        f"DB=https://api.example.org/?token={TOKEN_OF_ENV}&x=1",
+        f'DB="one line\n{TOKEN_OF_ENV}\nand a third"',
+        f"DB=abc\\\n{TOKEN_OF_ENV}",
+        f"# DB={TOKEN_OF_ENV}",
+        f"declare -x DB='{TOKEN_OF_ENV}'",
+        f'DB="\\${TOKEN_OF_ENV}"',
+    ],
+)
+def test_a_token_is_known_however_the_env_file_is_written(text: str) -> None:
+    found = tuple(env_values(text + "\n"))
+    assert any(TOKEN_OF_ENV in value and len(value) <= len(TOKEN_OF_ENV) + 1 for value in found), found
+
+
+def test_ordinary_words_of_env_files_are_not_taken_for_tokens() -> None:
+    text = """
+    # see https://docs.example.org/settings for what these mean, updated 2025-11-28
+    LEVELS=debug,info,warning IMAGE=node:18-alpine,python:3.11-slim-bookworm
+    HOSTS="db1.example.com:5432 cache-node.example.com:6379 10.0.0.12"
+    REGION=eu-central-1 LOCALE=en_US.UTF-8 DRIVER=django.db.backends.postgresql
+    """
+    assert [value for value in env_values(text) if " " not in value] == []
 
 
 @given(st.text(max_size=40), st.lists(st.text(max_size=20), max_size=5))

@@ -12,6 +12,7 @@ from delegated.errors import AnswerError
 from delegated.markdown import line
 from delegated.quotes import Sent, Spot
 from delegated.reply import Outcome, Reply
+from delegated.secrets import forbidden
 
 if TYPE_CHECKING:  # what checks an answer is imported by `read`: a command that only shows a RESULT starts without it
     from delegated.prompt import Prompt
@@ -258,6 +259,9 @@ def _files_needed(given: list[str], notes: list[str]) -> tuple[str, ...]:
     dropped = len(_said(given)) - len(kept)
     if dropped:
         notes.append(f"{dropped} of the files that the answer asks for lie outside the workspace and are not listed")
+    inside, kept = len(kept), [path for path in kept if forbidden(path) is None]
+    if len(kept) < inside:
+        notes.append(f"{inside - len(kept)} of the files that the answer asks for are never sent and are not listed")
     return tuple(dict.fromkeys(kept))
 
 
@@ -394,7 +398,7 @@ def _edits_part(fixes: tuple[Fix, ...]) -> tuple[float, str] | None:
 def _coverage_part(prompt: Prompt, sent: Sent) -> tuple[float, str]:
     if not sent.files:
         return 0.0, "no file was sent"
-    left_out = {omitted.path for omitted in prompt.context.omitted}
+    left_out = {omitted.path for omitted in prompt.context.omitted if not omitted.guessed}
     partly = {path for path in sent.files if path in left_out or not sent.whole(path)}
     absent = left_out - set(sent.files)
     score = (len(sent.files) - 0.25 * len(partly)) / (len(sent.files) + len(absent))

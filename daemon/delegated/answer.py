@@ -8,78 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from delegated import analysis
+from delegated import folder as names
+from delegated import follow
 from delegated import prompt as prompts
-from delegated.context import Context, Omitted, SourceFile, choose
-from delegated.errors import AnswerError, Refused, RequestError, Unavailable, Uncertain
+from delegated.analysis import Analysis
+from delegated.calls import JobRecord
+from delegated.comparison import compare
+from delegated.consult import Answered, Begun, Consult, Course, Over
+from delegated.errors import Refused, RequestError
+from delegated.gather import Gatherer, asked
 from delegated.job import CallState
-from delegated.journal import CallRecord, JobRecord
+from delegated.journal import Journal
 from delegated.models import Model
-from delegated.pricing import ModelFacts, bound, cost, warning
-from delegated.prompt import Prompt
-from delegated.reply import Reply, Usage
-from delegated.request import Request, parse
-from delegated.result import Egress, Failure, RequestRef, Result, SentFile, Status, failure
-from delegated.secrets import Redaction, forbidden, redact
-from delegated.traces import frames
-from delegated.workspace import Workspace
+from delegated.panel import Several, merge, opinion, worst
+from delegated.pricing import ModelFacts, warning
+from delegated.record import Refusal
+from delegated.request import Request
+from delegated.result import Failure, RequestRef, Result, Status, failure
+from delegated.veil import veil
 
 _SMALL: Final = 64 << 10
+_STEPS: Final = 9  # of a ladder
+
 T = TypeVar("T")
-_STOP_PATIENCE_S: Final = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What one request may use: tokens, USD, seconds, bytes a file."""
-
-    model: str = "gpt-4o"
-    max_input_tokens: int = 100_000
-    max_output_tokens: int = 8192
-    max_cost_usd: float | None = 1.0
-    deadline_s: float = 600.0
-    max_file_bytes: int = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """How text is counted; `exact` when the model's own vocabulary is used."""
-
-    count: Callable[[str], int]
-    exact: bool
-
-
-@dataclass(slots=True)
-class Course:
-    """What happened so far in one run of one job; its result is made from this."""
-
-    ref: RequestRef
-    warnings: list[str] = field(default_factory=list)
-    egress: list[Egress] = field(default_factory=list)
-    usage: Usage | None = None
-    cost_usd: float | None = None
-    attempts: int = 0
-    timings: dict[str, float] = field(default_factory=dict)
-    model: str = ""
-    raw: str = ""
-    simulated: bool = False
-
-
-class _Over(Exception):
-    """The job ends here, without an answer."""
-
-    def __init__(self, status: Status, error: Failure, problems: Iterable[str] = ()) -> None:
-        super().__init__(error.message)
-        self.status = status
-        self.error = error
-        self.problems = tuple(problems)
 
 
 class Desk:
@@ -87,22 +43,26 @@ class Desk:
 
     def __init__(
         self,
-        workspace: Workspace,
+        gatherer: Gatherer,
         *,
         model: Callable[[str], tuple[Model, ModelFacts]],
-        tokens: Callable[[], Tokens],
-        limits: Limits,
-        known_secrets: Callable[[], Iterable[str]] = tuple,
+        hold: Callable[[Refusal], None] = lambda refusal: None,
+        knock: Callable[[], None] = lambda: None,
+        count_in: Callable[[Journal], None] = lambda journal: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`model` raises `Refused` (unknown_model, missing_key, …) for a name that cannot be asked."""
-        self._workspace = workspace
+        """`model` raises `Refused` (unknown_model, missing_key, …) for a name that cannot be asked.
+
+        `hold` is told what an earlier life heard from an endpoint; `knock` has one call tried where all are held back.
+        `count_in` sees each journal before its first paid call; it blocks.
+        """
+        self._gatherer = gatherer
+        self._limits = gatherer.limits
         self._model = model
-        self._tokens = tokens
-        self._limits = limits
-        self._known_secrets = known_secrets
+        self._hold = hold
+        self.knock = knock
         self._wall = wall
-        self._calls: dict[str, list[tuple[Model, CallRecord]]] = {}
+        self._consult = Consult(gatherer, count_in=count_in, wall=wall)
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -110,14 +70,19 @@ class Desk:
         """Wait until no job is being answered here."""
         await self._idle.wait()
 
+    def recall(self, refusals: Iterable[Refusal]) -> None:
+        """Keep to what an earlier life was told: who asked not to be asked for a while is not asked before."""
+        for refusal in refusals:
+            self._hold(refusal)
+
     async def stop(self, record: JobRecord, progress: Any) -> bool:
         """Ask the providers to stop this job's calls; True when one is running there, whose end is then fetched."""
         stopped = False
         for _ in range(100):  # a job that was just resumed takes its calls up in a moment
-            if self._calls.get(record.place) or not await record.journal.run(record.may_be_billed):
+            if self._consult.calls.get(record) or not await record.journal.run(record.may_be_billed):
                 break
             await asyncio.sleep(0.1)
-        for model, call in self._calls.get(record.place, []):
+        for model, call in self._consult.calls.get(record, []):
             if model.wire == "responses":
                 # The POST of a background call returns at once with its id: wait for that rather than leave a doubt.
                 for _ in range(100):
@@ -134,337 +99,187 @@ class Desk:
         claim = record.claim
         course = Course(RequestRef(claim.id, claim.name, claim.sha256, claim.revision))
         started = time.monotonic()
-        self._calls[record.place] = []
+        self._consult.calls[record] = []
         self._idle.clear()
         try:
-            return await self._answer(record, progress, course)
-        except _Over as over:
-            return self._result(course, over.status, error=over.error, problems=over.problems)
+            return await record.journal.run(self._veiled, await self._answer(record, progress, course))
+        except Over as over:
+            await record.journal.run(self._receive_rest, record, course)
+            result = self._result(course, over.status, error=over.error, problems=over.problems)
+            return await record.journal.run(self._veiled, result)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._receive_rest(record, course)
+            raise
         finally:
-            del self._calls[record.place]
-            if not self._calls:
+            progress.egress = tuple(course.egress)
+            del self._consult.calls[record]
+            if not self._consult.calls:
                 self._idle.set()
             course.timings["total"] = round(time.monotonic() - started, 3)
 
     async def _answer(self, record: JobRecord, progress: Any, course: Course) -> Result:
         claim = record.claim
         try:
-            small = len(claim.data) <= _SMALL  # a way to another thread and back costs more than the work itself
-            run = _here if small else record.journal.run
-            request = await run(parse, claim.data, _suffix(claim.name))
+            # A way to another thread and back costs more than to read a small request; a follow-up reads the journal.
+            follows = names.followed(claim.name)
+            run = _here if len(claim.data) <= _SMALL and follows is None else record.journal.run
+            request = await run(follow.read, record)
         except RequestError as error:
             fail = failure("invalid_request", "the request cannot be used", claim.id)
-            raise _Over("rejected", fail, map(str, error.problems)) from error
-        course.ref = replace(course.ref, title=_title(request.issue))
+            raise Over("rejected", fail, map(str, error.problems)) from error
+        title = request.questions[-1] if follows else request.issue
+        course.ref = replace(course.ref, title=_title(title), follows=follows[0] if follows else "")
         course.warnings += request.warnings
         if request.options.id not in ("", claim.id):
             course.warnings.append(f"`id: {request.options.id}` is not heeded: the file's name says {claim.id}")
-        name = request.options.models[0] if request.options.models else self._limits.model
-        if len(request.options.models) > 1 or request.options.compare:
-            course.warnings.append(f"several models cannot be compared yet; only {name} was asked")
-        course.model = progress.model = name
+        models = asked(request, self._limits)
+        if request.options.compare and len(models) == 1:
+            course.warnings.append("there is nothing to compare: name further models, or set `compare_models`")
+        course.model = progress.model = ", ".join(models)
+        if len(models) > 1:
+            return await self._compared(record, request, models, progress, course)
+        model = self._find(models[0], request, course)
+        answered = await self._consult.finish(await self._consult.begin(record, request, model, progress, course))
+        result = self._result(course, "answered", read=answered.read)
+        if self._limits.retry_below > answered.read.confidence.score and not answered.reply.simulated:
+            result = await self._climbed(answered, course)
+        await record.journal.run(self._receive_rest, record, course)
+        return replace(result, egress=tuple(course.egress))
+
+    def _find(self, name: str, request: Request, course: Course) -> tuple[Model, ModelFacts]:
         try:
             model, facts = self._model(name)
         except Refused as error:
             named = bool(request.options.models) and error.kind == "unknown_model"
-            raise _Over(
+            raise Over(
                 "rejected" if named else "failed",
-                failure(error.kind, error.message, claim.id),
+                failure(error.kind, error.message, course.ref.id),
                 (error.message,) if named else (),
             ) from error
         note = warning(facts, _day(self._wall()))
         if note:
             course.warnings.append(note)
+        return model, facts
 
-        progress.tell("gathering")
-        call = record.call(1, "first")
-        call.on_phase = partial(_told, progress, call)
-        prompt = await self._prompt(call, request, model, facts, course)
-        reply = await self._ask(call, prompt, model, facts, request, progress, course)
-        progress.tell("checking")
+    async def _compared(
+        self, record: JobRecord, request: Request, models: Sequence[str], progress: Any, course: Course
+    ) -> Result:
+        """Ask several models side by side. One that gives no answer has a reason; the others' answers stand."""
+        several = Several(progress, len(models))
+        parts = [Course(course.ref, course.spend, model=name) for name in models]
+        ends: list[Analysis | Over] = []
         try:
-            read = await record.journal.run(analysis.read, reply, prompt)
-        except AnswerError as error:
-            if error.kind not in ("not_json", "wrong_schema") or reply.simulated:
-                raise self._unusable(error, claim.id) from error
-            # One repair at most, and it is a call like any other: recorded, priced, on the receipt.
-            again = prompts.repair(prompt, reply.text, error.message)
-            call = record.call(2, "repair")
-            call.on_phase = partial(_told, progress, call)
-            course.warnings.append(f"the first answer was malformed ({error.message}); it was asked for once more")
-            again = await self._recorded_prompt(call, lambda: again)
-            if not call.may_be_billed:
-                self._hold_price(again, model, facts, request, claim.id, course)
-            reply = await self._ask(call, again, model, facts, request, progress, course)
-            try:
-                read = await record.journal.run(analysis.read, reply, prompt)
-            except AnswerError as second:
-                raise self._unusable(second, claim.id) from second
-        return self._result(course, "answered", read=read)
-
-    # The prompt
-
-    async def _prompt(
-        self, call: CallRecord, request: Request, model: Model, facts: ModelFacts, course: Course
-    ) -> Prompt:
-        started = time.monotonic()
-        journal = call.job.journal
-
-        def make() -> Prompt:
-            return self._gather(request, facts, call.job.claim.id)
-
-        prompt = await self._recorded_prompt(call, make)
-        course.warnings += [w for w in prompt.context.warnings if w not in course.warnings]
-        course.timings["gather"] = round(time.monotonic() - started, 3)
-        if not call.may_be_billed:
-            await journal.run(self._hold_price, prompt, model, facts, request, call.job.claim.id, course)
-        return prompt
-
-    async def _recorded_prompt(self, call: CallRecord, make: Callable[[], Prompt]) -> Prompt:
-        """Return the call's prompt as recorded; make and record it when there is none."""
-
-        def recorded() -> Prompt:
-            text = call.load_prompt()
-            if text is not None:
-                return prompts.from_json(text)
-            prompt = make()
-            call.save_prompt(prompts.to_json(prompt), {"sha256": prompts.sha256(prompt)})
-            return prompt
-
-        return await call.job.journal.run(recorded)
-
-    def _gather(self, request: Request, facts: ModelFacts, key: str) -> Prompt:
-        """Choose the code, hide the secrets, render. Reads the workspace; runs beside the loop."""
-        space = self._workspace
-        found = space.gather(request.files, max_bytes=self._limits.max_file_bytes)
-        omitted: list[Omitted] = list(found.omitted)
-        files: dict[str, SourceFile] = {}
-        for embedded in request.contents:
-            reason = forbidden(embedded.path)
-            if reason is not None:
-                omitted.append(Omitted(embedded.path, reason))
-                continue
-            data = embedded.text.encode("utf-8", "replace")
-            files[embedded.path] = SourceFile(
-                embedded.path, embedded.text, _sha256(data), len(data), "given in the request"
-            )
-        for file in found.files:
-            files.setdefault(file.path, file)
-        seen = frames("\n".join((request.issue, request.context, request.logs)))
-        mentions: dict[str, list[int]] = {}
-        for frame, path in space.resolve_frames(seen, known=files):
-            mentions.setdefault(path, []).append(frame.line)
-            if path not in files:
-                extra = space.gather((path,), max_bytes=self._limits.max_file_bytes)
-                omitted += extra.omitted
-                for file in extra.files:
-                    files[file.path] = replace(file, why=f"named by the trace, line {frame.line}")
-        # Parts in one pass, so that the same secret has the same placeholder everywhere.
-        names = ["issue", "context", "logs"]
-        parts = [("issue", request.issue), ("context", request.context), ("logs", request.logs)]
-        parts += [("attempted fixes", text) for text in request.attempted_fixes]
-        parts += [("questions", text) for text in request.questions]
-        parts += [(file.path, file.text) for file in files.values()]
-        texts, redactions = redact(parts, known=(*self._known_secrets(), *space.env_values()), seed=key)
-        fixes, questions = len(request.attempted_fixes), len(request.questions)
-        start = len(names) + fixes
-        clean = replace(
-            request,
-            issue=texts[0],
-            context=texts[1],
-            logs=texts[2],
-            attempted_fixes=texts[len(names) : start],
-            questions=texts[start : start + questions],
-            contents=(),
-        )
-        shown = [
-            replace(file, text=text) for file, text in zip(files.values(), texts[start + questions :], strict=True)
-        ]
-        return self._fit(clean, shown, mentions, omitted, found.warnings, redactions, facts)
-
-    def _fit(
-        self,
-        request: Request,
-        files: list[SourceFile],
-        mentions: Mapping[str, list[int]],
-        omitted: list[Omitted],
-        warnings: tuple[str, ...],
-        redactions: tuple[Redaction, ...],
-        facts: ModelFacts,
-    ) -> Prompt:
-        count = self._tokens().count
-        ceiling = min(
-            request.options.max_input_tokens or self._limits.max_input_tokens,
-            self._limits.max_input_tokens,
-            int((facts.context_tokens - min(self._limits.max_output_tokens, facts.output_tokens)) * 0.9),
-        )
-        bare = prompts.render(request, Context(omitted=tuple(omitted)), redactions)
-        words = count(bare.system) + count(bare.user)
-        notes = list(warnings)
-        if words > ceiling // 2 and request.logs:
-            room = max(500, ceiling // 2 - (words - count(request.logs)))
-            logs, left = _shorten(request.logs, room, count)
-            if left:
-                request = replace(request, logs=logs)
-                notes.append(f"{left:,} lines in the middle of the logs were left out: budget of {ceiling:,} tokens")
-                bare = prompts.render(request, Context(omitted=tuple(omitted)), redactions)
-                words = count(bare.system) + count(bare.user)
-        context = choose(files, mentions, max(0, ceiling - words), count, omitted=omitted, warnings=notes)
-        return prompts.render(request, context, redactions)
-
-    def _input_tokens(self, prompt: Prompt) -> int:
-        """Bound the tokens of what is sent from above, margin for the wire's own words included."""
-        words = self._tokens()
-        text = prompt.system + prompt.user + repr(prompt.schema)
-        if words.exact:
-            return int(words.count(text) * 1.1) + 16
-        return len(text.encode("utf-8", "replace"))
-
-    def _hold_price(
-        self, prompt: Prompt, model: Model, facts: ModelFacts, request: Request, key: str, course: Course
-    ) -> None:
-        """End the job when the call could cost more than it may, before anything is sent."""
-        tokens = self._input_tokens(prompt)
-        window = facts.context_tokens - min(self._limits.max_output_tokens, facts.output_tokens)
-        if tokens > window and self._tokens().exact:
-            raise _Over(
-                "rejected",
-                failure("budget", f"about {tokens:,} tokens, but {facts.name} takes {window:,} beside its answer", key),
-                ("the request itself is longer than the model can read: shorten the issue, context or logs",),
-            )
-        limits = [v for v in (request.options.max_cost_usd, self._limits.max_cost_usd) if v is not None]
-        if not limits or model.wire == "local":
-            return
-        price = self.price_bound(prompt, facts)
-        if price is None:
-            message = f"the price of {facts.name} is not known, so the limit of ${_usd(min(limits))} cannot be held"
-            raise _Over("rejected", failure("unknown_price", message, key), (message,))
-        price += course.cost_usd or 0.0
-        if price > min(limits):
-            message = f"it could cost up to ${_usd(price)}, the limit is ${_usd(min(limits))}"
-            raise _Over("rejected", failure("budget", message, key), (message,))
-
-    def price_bound(self, prompt: Prompt, facts: ModelFacts) -> float | None:
-        """Bound the price of one call from above, in USD; None when the model's price is unknown."""
-        return bound(facts, self._input_tokens(prompt), min(self._limits.max_output_tokens, facts.output_tokens))
-
-    # The call
-
-    async def _ask(
-        self,
-        call: CallRecord,
-        prompt: Prompt,
-        model: Model,
-        facts: ModelFacts,
-        request: Request,
-        progress: Any,
-        course: Course,
-    ) -> Reply:
-        claim = call.job.claim
-        self._calls[call.job.place].append((model, call))
-        # Counted from now, not from the claim: what was claimed before a night's power cut is still to be answered.
-        deadline = min(request.options.deadline_s or self._limits.deadline_s, self._limits.deadline_s)
-        started = time.monotonic()
-        reply: Reply | None = None
-        try:
-            reply = await self._reply(call, prompt, model, deadline)
-            if reply is None:
-                billed = "; the call had left and may be billed" if call.may_be_billed else ""
-                raise _Over("failed", failure("deadline", f"no answer within {deadline:g} s{billed}", claim.id))
-        except (Unavailable, Refused) as error:
-            raise _Over("failed", failure(error.kind, error.message, claim.id)) from error
-        except Uncertain as error:
-            raise _Over("uncertain", failure("uncertain", error.message, claim.id)) from error
+            begun = [
+                await self._begun(record, request, models, place, part, several) for place, part in enumerate(parts)
+            ]
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._end(place, one, several)) for place, one in enumerate(begun)]
+            ends = [task.result() for task in tasks]
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from group
         finally:
-            course.attempts += call.sends
-            course.timings[f"ask {call.name[3:]}"] = round(time.monotonic() - started, 3)
-            if call.sends or reply is not None:
-                course.egress.append(self._receipt(call, prompt, model, facts))
-                progress.egress = tuple(course.egress)
-        course.simulated = course.simulated or reply.simulated
-        course.raw = reply.text
-        usage = reply.usage
-        if usage is None and not reply.simulated:  # adopted after a crash, or a server that does not say
-            count = self._tokens().count
-            usage = Usage(count(prompt.system + prompt.user), 0, count(reply.text), estimated=True)
-        if usage is not None:
-            course.usage = _add(course.usage, usage)
-            spent = cost(facts, usage)
-            if spent is not None:
-                course.cost_usd = (course.cost_usd or 0.0) + spent
-                progress.cost_usd = course.cost_usd
-        if reply.outcome == "cancelled" and progress.reason == "cancelled":
-            message = "it was cancelled by its CANCEL file while the provider worked on it; it may be billed"
-            raise _Over("cancelled", failure("cancelled", message, claim.id))
-        return reply
+            merge(course, parts)
+        overs = [end for end in ends if isinstance(end, Over)]
+        comparison, read = compare([opinion(part, end) for part, end in zip(parts, ends, strict=True)])
+        if read is None or any(over.status == "cancelled" for over in overs):
+            raise worst(overs)
+        shown = parts[models.index(comparison.shown)]
+        course.model, course.raw, course.simulated = shown.model, shown.raw, shown.simulated
+        await record.journal.run(self._receive_rest, record, course)
+        return replace(self._result(course, "answered", read=read), comparison=comparison)
 
-    async def _reply(self, call: CallRecord, prompt: Prompt, model: Model, left: float) -> Reply | None:
-        """Ask within `left` seconds; None when the deadline passed without an answer."""
-        # Cut off and in doubt, it is looked up; proven absent, it is sent once more; after that it is only looked up.
-        for seconds in (left, left, 0.0):
-            with contextlib.suppress(TimeoutError):
-                return await self._within(seconds, call, prompt, model)
-            if not call.in_doubt:
-                break
-        if call.state is not CallState.ACCEPTED:
-            return call.reply
-        await model.cancel(call)
+    async def _begun(
+        self, record: JobRecord, request: Request, models: Sequence[str], place: int, part: Course, several: Several
+    ) -> Begun | Over:
+        progress = several.part(place, part.model)
         try:
-            async with asyncio.timeout(_STOP_PATIENCE_S):
-                reply = await model.ask(prompt, call)
-        except TimeoutError:
-            return None
-        return None if reply.outcome == "cancelled" else reply
+            model = self._find(part.model, request, part)
+            return await self._consult.begin(record, request, model, progress, part, place=place, among=models)
+        except Over as over:
+            if over.status == "duplicate" or (over.error is not None and over.error.kind == "loop"):
+                raise  # it is one question, whoever is asked
+            several.end(place)
+            return over
 
-    async def _within(self, left: float, call: CallRecord, prompt: Prompt, model: Model) -> Reply:
-        """Ask within `left` seconds. A look-up has a patience of its own: after one they count from the next send."""
-        tell, clock = call.on_phase, asyncio.get_running_loop().time
-        async with asyncio.timeout(None if call.in_doubt else left) as limit:
+    async def _end(self, place: int, begun: Begun | Over, several: Several) -> Analysis | Over:
+        try:
+            return begun if isinstance(begun, Over) else (await self._consult.finish(begun)).read
+        except Over as over:
+            return over
+        finally:
+            several.end(place)
 
-            def phase(name: str, detail: str) -> None:
-                if name == "asking" and limit.when() is None:
-                    limit.reschedule(clock() + left)
-                if tell is not None:
-                    tell(name, detail)
-
-            call.on_phase = phase
+    async def _climbed(self, first: Answered, course: Course) -> Result:
+        """Take the steps of the ladder until one is sure enough. What each said is laid beside the others."""
+        name = course.model
+        replies = {name: first.reply}
+        opinions = [opinion(replace(course, model=name), first.read)]
+        comparison, shown = compare(opinions)
+        last = first
+        for place, step in enumerate(self._limits.ladder[:_STEPS], 1):
+            if shown is not None and shown.confidence.score >= self._limits.retry_below:
+                break
+            label = {"context": f"{name}, with more files", "critic": f"{name}, as a critic"}.get(step, step)
+            cost, took = course.cost_usd, sum(course.timings.values())
             try:
-                return await model.ask(prompt, call)
-            finally:
-                call.on_phase = tell
+                answered = await self._step(place, step, last, course)
+                if answered is None:
+                    course.warnings.append("more files were to be sent, as the confidence was low; none were found")
+                    continue
+                last = answered
+                replies[label] = answered.reply
+                end: Analysis | Over = answered.read
+            except Over as over:
+                if over.status in ("cancelled", "uncertain"):
+                    raise
+                end = over
+            spent = None if course.cost_usd is None else course.cost_usd - (cost or 0.0)
+            seconds = round(sum(course.timings.values()) - took, 3)
+            opinions.append(replace(opinion(replace(course, model=label), end), cost_usd=spent, seconds=seconds))
+            comparison, shown = compare(opinions)
+        reply = replies[comparison.shown]
+        course.raw, course.model = reply.text, name if comparison.shown not in self._limits.ladder else comparison.shown
+        result = self._result(course, "answered", read=shown)
+        return replace(result, comparison=comparison) if len(opinions) > 1 else result
 
-    def _receipt(self, call: CallRecord, prompt: Prompt, model: Model, facts: ModelFacts) -> Egress:
-        context = prompt.context
-        sent = tuple(
-            SentFile(e.path, e.start_line, e.end_line, e.total_lines, e.sha256, len(e.text.encode()), e.why)
-            for e in context.excerpts
-        )
-        local = model.wire == "local"
-        size = 0 if local else len((prompt.system + prompt.user).encode("utf-8", "replace"))
-        return Egress(
-            call=call.name,
-            model=facts.name,
-            endpoint=model.endpoint,
-            wire=model.wire,
-            files=sent,
-            omitted=context.omitted,
-            redactions=prompt.redactions,
-            bytes=size,
-            tokens=0 if local else self._tokens().count(prompt.system + prompt.user),
-            prompt_sha256=prompts.sha256(prompt),
-            price_bound_usd=0.0 if local else self.price_bound(prompt, facts),
+    async def _step(self, place: int, step: str, last: Answered, course: Course) -> Answered | None:
+        if step == "context":
+            return await self._consult.wider(last, place)
+        if step == "critic":
+            return await self._consult.critic(last, place)
+        turn = last.turn
+        model = self._find(step, turn.request, course)
+        return await self._consult.finish(
+            await self._consult.begin(
+                turn.record, turn.request, model, turn.progress, course, place=place, began=turn.began
+            )
         )
 
-    def _unusable(self, error: AnswerError, key: str) -> _Over:
-        status: Status = "cancelled" if error.kind == "cancelled" else "failed"
-        return _Over(status, failure(error.kind, error.message, key))
+    def _veiled(self, result: Result) -> Result:
+        """Take out the secrets that a model, a provider or the request brought; reads the workspace."""
+        return veil(result, known=self._gatherer.secrets(), seed=result.request.id, sieve=self._gatherer.sieve)
+
+    def _receive_rest(self, record: JobRecord, course: Course) -> None:
+        """Put on the receipt what an earlier life sent, and this one did not come to: its settings may be others.
+
+        Blocking; raises `OSError`.
+        """
+        told = {receipt.call for receipt in course.egress}
+        for name in record.call_names():
+            call = record.call(int(name[:2]), name[3:])
+            if call.departures and name not in told:
+                prompt = None
+                with contextlib.suppress(ValueError):  # of another version of this program
+                    prompt = prompts.from_json(call.load_prompt() or "")
+                course.egress += self._consult.receipts(call, prompt)
 
     def _result(
         self,
         course: Course,
         status: Status,
         *,
-        read: analysis.Analysis | None = None,
+        read: Analysis | None = None,
         error: Failure | None = None,
         problems: tuple[str, ...] = (),
     ) -> Result:
@@ -476,6 +291,7 @@ class Desk:
             simulated=course.simulated,
             analysis=read,
             error=error,
+            duplicate_of=course.duplicate_of,
             problems=problems,
             warnings=tuple(dict.fromkeys(course.warnings)),
             egress=tuple(course.egress),
@@ -487,59 +303,13 @@ class Desk:
         )
 
 
-def _told(progress: Any, call: CallRecord, phase: str, detail: str = "") -> None:
-    progress.attempt = call.attempt
-    progress.tell(phase, detail)
-
-
 async def _here(function: Callable[..., T], *args: Any) -> T:
     return function(*args)
-
-
-def _shorten(text: str, tokens: int, count: Callable[[str], int]) -> tuple[str, int]:
-    """Keep a log's first fifth and its end, whole lines, within about `tokens`; return it and the lines left out."""
-    lines = text.splitlines(keepends=True)
-    sizes = [count(line) for line in lines]
-    if sum(sizes) <= tokens:
-        return text, 0
-    head, used = 0, 0
-    while head < len(lines) and used + sizes[head] <= tokens // 5:
-        used += sizes[head]
-        head += 1
-    tail = len(lines)
-    while tail > head and used + sizes[tail - 1] <= tokens:
-        tail -= 1
-        used += sizes[tail]
-    left = tail - head
-    return "".join(lines[:head]) + f"[... {left} lines left out ...]\n" + "".join(lines[tail:]), left
-
-
-def _usd(amount: float) -> str:
-    return f"{amount:.4f}" if amount >= 0.0001 or not amount else f"{amount:.12f}".rstrip("0")
 
 
 def _title(issue: str) -> str:
     line = next((line.strip() for line in issue.splitlines() if line.strip()), "")
     return line if len(line) <= 120 else line[:119] + "…"
-
-
-def _suffix(name: str) -> str:
-    return name[name.rfind(".") :]
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _add(first: Usage | None, second: Usage) -> Usage:
-    if first is None:
-        return second
-    return Usage(
-        first.input_tokens + second.input_tokens,
-        first.cached_input_tokens + second.cached_input_tokens,
-        first.output_tokens + second.output_tokens,
-        first.estimated or second.estimated,
-    )
 
 
 def _day(seconds: float) -> str:

@@ -10,155 +10,37 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from difflib import get_close_matches
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
 from delegated import config as configs
-from delegated import logs, pricing, service
-from delegated.answer import Desk, Limits, Tokens
-from delegated.config import Config, Endpoint
-from delegated.errors import OperatorError, Refused
+from delegated import logs, outfit, pricing, service
+from delegated.answer import Desk
+from delegated.config import Config
+from delegated.errors import OperatorError
+from delegated.home import state_directory
 from delegated.models import Model
-from delegated.models.gate import Gate, Gated
-from delegated.models.offline import Offline
-from delegated.models.recorded import Patience, Recorded
-from delegated.models.refusing import Refusing
-from delegated.models.retrying import Retrying
+from delegated.outfit import Lanes, Models
 from delegated.plan import Rules
 from delegated.pricing import ModelFacts
-from delegated.prompt import Prompt
-from delegated.tokens import Counter, counter
+from delegated.purse import FILE, Purse
+from delegated.registry import Consent, register
+from delegated.reply import Reply
+from delegated.survey import Survey
+from delegated.tokens import counter
 from delegated.worker import Settings, Worker
 from delegated.workspace import Workspace
 
+if TYPE_CHECKING:
+    from delegated.sieve import Sieve
+
+_ATTEMPTS: Final = 6  # in a run that is to end
+_DEADLINE_S: Final = 600.0  # likewise
+T = TypeVar("T")
 _STALE_S: Final = 20.0  # a loop that has not come round for so long hangs: the watchdog is not fed
-
-
-class Models:
-    """Every model that the configuration can name, each made once."""
-
-    def __init__(self, config: Config, env: Mapping[str, str], words: Callable[[], Counter]) -> None:
-        self._config = config
-        self._env = env
-        self._words = words
-        self._made: dict[str, tuple[Model, ModelFacts]] = {}
-        self._gates: dict[str, Gate] = {}
-
-    def find(self, name: str) -> tuple[Model, ModelFacts]:
-        """Return a model and what is known of it.
-
-        Raises `Refused`: unknown_model, retired_model, missing_key, bad_key.
-        """
-        if name not in self._made:
-            self._made[name] = self._make(name)
-        model, facts = self._made[name]
-        today = time.strftime("%Y-%m-%d", time.gmtime())
-        if facts.shutdown and today >= facts.shutdown:
-            successor = f"; its successor is {facts.successor}" if facts.successor else ""
-            raise Refused("retired_model", f"{name} left the provider's API on {facts.shutdown}{successor}")
-        return model, facts
-
-    def ready(self, name: str) -> tuple[Model, ModelFacts]:
-        """Return a model as `find` does, one that cannot be asked now as a `Refusing`: its replies may be recorded."""
-        try:
-            return self.find(name)
-        except Refused as error:
-            facts = self.facts(name)
-            if error.kind == "unknown_model" or facts is None:
-                raise
-            extra = self._config.models.get(name)
-            endpoint = self._config.endpoints[(extra.endpoint if extra else None) or "openai"]
-            return Refusing(name, endpoint.base_url.rstrip("/"), configs.wire(endpoint), error), facts
-
-    def own_keys(self) -> tuple[str, ...]:
-        """Return our own keys, to be hidden wherever they turn up."""
-        found = []
-        for endpoint in self._config.endpoints.values():
-            with contextlib.suppress(OperatorError):
-                key = self._key(endpoint)
-                if key:
-                    found.append(key)
-        return tuple(found)
-
-    async def close(self) -> None:
-        """Release all connections."""
-        for model, _ in self._made.values():
-            await model.close()
-
-    def _key(self, endpoint: Endpoint) -> str | None:
-        return configs.api_key(endpoint, self._env, self._env.get("CREDENTIALS_DIRECTORY"))
-
-    def _make(self, name: str) -> tuple[Model, ModelFacts]:
-        facts = self.facts(name)
-        if facts is None:
-            known = sorted({*(fact.name for fact in pricing.TABLE), *self._config.models})
-            near = get_close_matches(name, known, 1, 0.6)
-            meant = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
-            raise Refused("unknown_model", f"there is no model called {name!a}{meant}")
-        if facts.provider == "offline":
-            return Offline(), facts
-        if facts.provider == "scripted":
-            from delegated.models.scripted import Scripted
-
-            return Scripted(name.partition(":")[2]), facts
-        extra = self._config.models.get(name)
-        endpoint_name = (extra.endpoint if extra else None) or "openai"
-        if facts.provider == "anthropic" and not (extra and extra.endpoint):
-            raise Refused(
-                "unknown_model", f"{name} needs an endpoint: give it one under `models:` in the configuration"
-            )
-        endpoint = self._config.endpoints[endpoint_name]
-        try:
-            key = self._key(endpoint)
-        except OperatorError as error:  # one endpoint's key is no reason to stop asking the others
-            advice = f"; {error.hint}" if error.hint else ""
-            raise Refused("bad_key", f"{error}{advice}") from error
-        if not key and (endpoint.key_env or endpoint.key_credential or endpoint.key_file):
-            raise Refused("missing_key", f"{endpoint.key_env or 'an API key'} environment variable required")
-        return self._paid(name, facts, endpoint_name, endpoint, key or "none"), facts
-
-    def facts(self, name: str) -> ModelFacts | None:
-        """Return what is known of a model under its name, the configuration's word before the table's."""
-        extra = self._config.models.get(name)
-        given = {k: v for k, v in asdict(extra).items() if v is not None and k != "endpoint"} if extra else {}
-        return pricing.facts(name, {name: given} if extra else {})
-
-    def _paid(self, name: str, facts: ModelFacts, endpoint_name: str, endpoint: Endpoint, key: str) -> Model:
-        from delegated.models.chat import ChatWire
-        from delegated.models.client import Client
-        from delegated.models.openai import ResponsesWire
-
-        config = self._config
-        output = min(config.max_output_tokens, facts.output_tokens)
-        client = Client(
-            base_url=endpoint.base_url,
-            api_key=key,
-            timeout_s=endpoint.timeout_s,
-            connect_s=endpoint.connect_s,
-            connections=config.concurrency,
-        )
-        wire_class = ResponsesWire if configs.wire(endpoint) == "responses" else ChatWire
-        wire = wire_class(client, name, facts=facts, max_output_tokens=output, store=endpoint.store)
-
-        def price(prompt: Prompt) -> float | None:
-            tokens = len((prompt.system + prompt.user).encode("utf-8", "replace"))
-            return pricing.bound(facts, tokens, output)
-
-        recorded = Recorded(
-            wire,
-            patience=Patience(deadline_s=config.deadline_s, doubt_s=config.doubt_wait_s),
-            now=time.time,
-            price_bound=price,
-            count=self._words(),
-        )
-        gate = self._gates.setdefault(endpoint_name, Gate())
-        retry = config.retry
-        return Retrying(Gated(recorded, gate), attempts=retry.attempts, base_s=retry.base_s, cap_s=retry.cap_s)
 
 
 class App:
@@ -169,11 +51,17 @@ class App:
         self._config = config
         self._workspaces = [os.path.abspath(path) for path in workspaces]
         self._log = structlog.get_logger("delegated.app")
-        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="disk")
+        # A job waits for one write at a time: all that may run never keep the looks waiting, however slow the disk is.
+        threads = (config.concurrency + 2) * max(1, len(workspaces))
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="disk")
         self._words = functools.cache(counter)
         self._workers: dict[str, Worker] = {}
+        self._lanes = Lanes()
+        self._purse = Purse(os.path.join(state_directory(os.environ), FILE), self._beside)
+        self._ends = False
         self._models: dict[Desk, Models] = {}
         self._spaces: dict[str, Workspace] = {}
+        self._surveys: dict[str, Survey] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._ready: set[str] = set()
         self._beats: dict[str, float] = {}
@@ -183,6 +71,7 @@ class App:
     async def run(self, *, once: bool = False, only: str | None = None) -> dict[str, str]:
         """Serve all workspaces until stopped (or drained); return how each request ended, by id."""
         self._catch_signals()
+        self._ends = once or only is not None
         interval = service.watchdog_interval()
         self._ping_every = interval / 3 if interval else None
         try:
@@ -201,6 +90,7 @@ class App:
                     on_beat=functools.partial(self._on_beat, path),
                     once=once,
                     only=only,
+                    consent=functools.partial(self._consent, path, folder, once=once, only=only is not None),
                 )
             async with asyncio.TaskGroup() as group:
                 for worker in self._workers.values():
@@ -215,12 +105,44 @@ class App:
             for models in tuple(self._models.values()):
                 await models.close()
             self._pool.shutdown(wait=False, cancel_futures=True)
+            self._purse.close()
         return {key: status for worker in self._workers.values() for key, status in worker.outcomes.items()}
 
+    def _consent(self, path: str, folder: str, *, once: bool, only: bool) -> Consent:
+        """Register a workspace that was not: its user asks for it, by starting us there or in the configuration.
+
+        Raises `OperatorError` when a journal came with the code: what it says was never ours.
+        """
+        registration = register(state_directory(os.environ), path, folder)
+        if registration.trouble:
+            self._log.error(
+                "workspace.unregistered",
+                workspace=path,
+                reason=registration.trouble,
+                hint="requests that are dropped while no daemon runs will not be run by themselves",
+            )
+        consent = Consent(registration, folder, once=once, only=only)
+        journal = consent.repositories.look().journal
+        if journal:
+            raise OperatorError(
+                f"{journal} is tracked by git: a daemon's records that came with the code are not believed",
+                78,
+                f"git rm -r --cached {os.path.join(folder, '.delegated')!r}; if they are not yours, delete them too",
+            )
+        return consent
+
     def _desk(self, path: str, config: Config) -> Desk:
-        models = Models(config, os.environ, self._words)
+        def budgeted(model: Model, facts: ModelFacts) -> Model:
+            return self._purse.around(model, facts, path, config, self._words)
+
+        def price(name: str, reply: Reply) -> float | None:
+            return pricing.cost(models.facts(name), reply.usage)
+
+        models = Models(config, os.environ, self._words, self._lanes, ends=self._ends, budgeted=budgeted)
         if path not in self._spaces:
             self._spaces[path] = Workspace(path)
+            logs.learn(path, functools.partial(self._spaces[path].env_values, search=False))
+            self._surveys[path] = Survey(self._spaces[path])
         for key in models.own_keys():
             logs.hide(key)
         known = models.facts(config.model)
@@ -228,26 +150,33 @@ class App:
         if note:
             self._log.warning("model.leaving", note=note)
 
-        def tokens() -> Tokens:
-            words = self._words()
-            return Tokens(words, exact=words.exact)
-
-        desk = Desk(
+        gatherer = outfit.gatherer(
+            config,
             self._spaces[path],
-            model=models.ready,
-            tokens=tokens,
-            limits=Limits(
-                model=config.model,
-                max_input_tokens=config.max_input_tokens,
-                max_output_tokens=config.max_output_tokens,
-                max_cost_usd=config.max_cost_usd,
-                deadline_s=config.deadline_s,
-                max_file_bytes=config.max_file_bytes,
-            ),
+            self._words,
+            survey=self._surveys[path],
             known_secrets=models.own_keys,
+            sieve=self._sieve(config),
+            ends=self._ends,
+        )
+        desk = Desk(
+            gatherer,
+            model=models.ready,
+            hold=self._lanes.hold,
+            knock=self._lanes.knock,
+            count_in=lambda journal: self._purse.count_in(journal, path, price),
         )
         self._models[desk] = models
         return desk
+
+    def _sieve(self, config: Config) -> Sieve | None:
+        found, problems = outfit.sieve(config, self._workspaces)
+        for note in problems:
+            self._log.warning("config.warning", note=note)
+        return found
+
+    async def _beside(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
 
     async def _retire(self, desk: Desk) -> None:
         """Close what a desk that was replaced held open, once the jobs that began with it have ended."""
@@ -261,13 +190,18 @@ class App:
         self._ready.add(path)
         if first and len(self._ready) == len(self._workers):
             service.ready(f"serving {len(self._workers)} workspace(s)")
-            # Once nothing waits for us any more: the first request must not pay for these imports.
-            threading.Thread(target=self._warm, name="warm", daemon=True).start()
+            # Once nothing waits for us any more: the first request must not pay for these imports. The process waits
+            # for the thread when it ends: one that was cut off inside a library in C++ would abort it.
+            threading.Thread(target=self._warm, name="warm").start()
 
     def _warm(self) -> None:
         with contextlib.suppress(Exception):
             self._words()("warm")
             import markdown_it  # noqa: F401
+
+            from delegated.secrets import redact
+
+            redact([("warm", "password")])
 
             if self._config.model != "offline" and not self._config.model.startswith("scripted:"):
                 from delegated.models.client import preload
@@ -313,6 +247,7 @@ class App:
         except (OperatorError, OSError) as error:
             self._log.error("config.refused", reason=str(error))
         else:
+            self._lanes.knock()
             for path, config in fresh.items():
                 self._workers[path].reconfigure(desks[path], _settings(config))
             for desk in former:
@@ -358,13 +293,19 @@ def _settings(config: Config) -> Settings:
         heartbeat_s=config.heartbeat_s,
         on_edit=config.on_edit,
         max_request_bytes=config.max_request_bytes,
+        max_requests_per_minute=config.max_requests_per_minute,
+        max_waiting=config.max_waiting,
+        retention_days=config.retention_days,
     )
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> OperatorError | None:
+    """Return the first error that a person can do something about: what the system refused is one, a bug is not."""
     for error in errors.exceptions:
         if isinstance(error, OperatorError):
             return error
+        if isinstance(error, OSError):
+            return OperatorError(f"cannot go on: {error}", 74, "see the log; start again when the disk is well")
         if isinstance(error, BaseExceptionGroup) and (found := _first(error)) is not None:
             return found
     return None

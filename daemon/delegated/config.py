@@ -12,15 +12,18 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from delegated import layers
 from delegated.errors import OperatorError
 from delegated.layers import Merged
 from delegated.settings import OPENAI, Config, Endpoint, Log, ModelSettings, Retry, adapter
+
+if TYPE_CHECKING:
+    from delegated.rules import Rule
 
 __all__ = [
     "Config",
@@ -33,6 +36,7 @@ __all__ = [
     "files",
     "folder",
     "load",
+    "secret_rules",
     "warnings",
     "wire",
 ]
@@ -40,6 +44,7 @@ __all__ = [
 SYSTEM_FILE: Final = "/etc/delegated/config.yaml"
 WORKSPACE_FILE: Final = ".delegated.yaml"
 EX_CONFIG: Final = 78
+_RULES_BYTES: Final = 4 << 20
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _FOLDER: Final = re.compile(r"^[^#\n]*folder", re.MULTILINE)
@@ -159,6 +164,69 @@ def _finish(merged: Merged) -> Config:
     return replace(config, workspaces=tuple(os.path.expanduser(each) for each in config.workspaces))
 
 
+def secret_rules(config: Config, workspaces: Iterable[str]) -> tuple[tuple[Rule, ...], tuple[str, ...]]:
+    """Return the rules by which secrets are found: the built-in ones and those of the user's files.
+
+    Also a sentence for each part of those files that is not supported; the rest of them holds.
+
+    Raises:
+        ConfigError: a file that is absent, that others may write, that lies in a workspace, or that is no TOML: whoever
+            asked for more rules must not go on with fewer.
+    """
+    from delegated import rules as room
+
+    shipped = room.shipped()
+    if not config.secret_rules:
+        return shipped, ()
+    from delegated.sieve import usable
+
+    roots = [os.path.realpath(each) for each in workspaces]
+    wrong: list[str] = []
+    notes: list[str] = []
+    added: dict[str, Rule] = {}
+    for name in config.secret_rules:
+        path = os.path.expanduser(name)
+        real = os.path.realpath(path)
+        if any(real == root or real.startswith(root.rstrip(os.sep) + os.sep) for root in roots):
+            wrong.append(f"`secret_rules`: {path} lies in a workspace, whose rules are not its own to set; move it out")
+            continue
+        try:
+            text = _rules_text(path)
+        except OSError as error:
+            wrong.append(f"`secret_rules`: {path}: {error.strerror}")
+            continue
+        found, problems = room.parse(text, path)
+        if problems and not found:
+            wrong += [f"`secret_rules`: {problem}" for problem in problems]
+            continue
+        kept, broken = usable(found)
+        notes += [*problems, *broken]
+        for rule in kept:
+            if rule.id in added:
+                notes.append(f"{path}: rule `{rule.id}`: {added[rule.id].source} has one of this name, which holds")
+            added.setdefault(rule.id, rule)
+    if wrong:
+        raise ConfigError(tuple(wrong))
+    return (*shipped, *added.values()), tuple(notes)
+
+
+def _rules_text(path: str) -> str:
+    found = layers.open_regular(path)
+    if found is None:
+        raise OSError(0, "there is no such file")
+    file, mode = found
+    with file:
+        if os.name == "posix" and mode & stat.S_IWOTH:
+            raise OSError(0, "everyone may write to it: chmod o-w")
+        data = file.read(_RULES_BYTES + 1)
+    if len(data) > _RULES_BYTES:
+        raise OSError(0, f"it is larger than {_RULES_BYTES:,} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise OSError(0, f"it should be UTF-8; byte {error.start} is not") from None
+
+
 # -- endpoints --
 
 
@@ -169,6 +237,12 @@ def wire(endpoint: Endpoint) -> Literal["responses", "chat"]:
     from delegated.models.client import is_openai
 
     return "responses" if is_openai(endpoint.base_url) else "chat"
+
+
+def endpoint_of(config: Config, model: str) -> Endpoint:
+    """Return the endpoint at which a model is asked."""
+    extra = config.models.get(model)
+    return config.endpoints[(extra.endpoint if extra else None) or "openai"]
 
 
 def api_key(endpoint: Endpoint, env: Mapping[str, str], credentials_dir: str | None = None) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 RADII: Final = (30, 20, 12, 6, 3, 1, 0)  # lines on either side of a mentioned one, from generous to bare
 MAX_MENTIONS: Final = 200  # lines of one file
 MIN_HEAD: Final = 10  # lines: a shorter beginning of a file tells nothing that its name does not
+GUESSED: Final = "a guess"  # begins the reason of what nobody asked for
 _GAP: Final = 3  # windows this close become one: a fold would cost as much as the lines
 
 
@@ -34,6 +35,11 @@ class Omitted:
     path: str
     reason: str
 
+    @property
+    def guessed(self) -> bool:
+        """Say whether nobody asked for it: it was found, and others were found more likely."""
+        return self.reason.startswith(GUESSED)
+
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
@@ -49,6 +55,14 @@ class Excerpt:
     total_lines: int
     sha256: str
     why: str
+
+    @property
+    def head(self) -> str:
+        """Return what stands behind the tag that opens its block: its place, on one line."""
+        return (
+            f'path="{_attribute(self.path)}" lines="{self.start_line}-{self.end_line}" '
+            f'total="{self.total_lines}" why="{_attribute(self.why)}"'
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +99,17 @@ def render_excerpt(excerpt: Excerpt, tag: str) -> str:
         f"{number:>{width}}| {line}" for number, line in enumerate(lines_of(excerpt.text), start=excerpt.start_line)
     ]
     end = "" if numbered and numbered[-1].endswith("\n") else "\n"
-    head = (
-        f'<{tag} path="{_attribute(excerpt.path)}" lines="{excerpt.start_line}-{excerpt.end_line}" '
-        f'total="{excerpt.total_lines}" why="{_attribute(excerpt.why)}">'
-    )
-    return f"{head}\n{''.join(numbered)}{end}</{tag}>\n"
+    return f"<{tag} {excerpt.head}>\n{''.join(numbered)}{end}</{tag}>\n"
+
+
+def read_excerpts(text: str, tag: str) -> Iterator[tuple[str, str]]:
+    """Yield (head, lines without their numbers) of each block in a text, as `render_excerpt` wrote it.
+
+    The last line of each comes with an end, also where the file's has none.
+    """
+    for block in re.finditer(rf"^<{tag} (path=\"[^\n]*\")>\n(.*?)^</{tag}>$", text, re.MULTILINE | re.DOTALL):
+        rows = lines_of(block[2])
+        yield block[1], "".join(row.partition("| ")[2] for row in rows)
 
 
 def _attribute(value: str) -> str:
@@ -103,6 +123,7 @@ def choose(
     budget: int,
     count: Callable[[str], int],
     *,
+    guessed: Collection[str] = (),
     omitted: Sequence[Omitted] = (),
     warnings: Sequence[str] = (),
 ) -> Context:
@@ -110,11 +131,12 @@ def choose(
 
     `mentions` maps a path to the lines that logs or the request point at, most suspicious first. A file that fits goes
     whole; else excerpts around its mentioned lines; else its beginning; else its name only, in `omitted`. One large
-    file never fails the rest: what the mentioned lines of later files need is kept free for them. A path that is given
+    file never fails the rest: what the mentioned lines of later files need is kept free for them, but nothing is for
+    files that were only `guessed` (paths; they come last). A path that is given
     twice counts once. `Context.tokens` is the sum over the excerpts, each as written by `render_excerpt` with
     `block_tag` of all the files' texts. Never raises.
     """
-    return _Choice(files, mentions, budget, count).made(tuple(omitted), tuple(warnings))
+    return _Choice(files, mentions, budget, count).made(frozenset(guessed), tuple(omitted), tuple(warnings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +194,12 @@ class _Choice:
         self.taken: dict[str, tuple[Excerpt, ...]] = {}
         self.reasons: dict[str, str] = {}
 
-    def made(self, omitted: tuple[Omitted, ...], warnings: tuple[str, ...]) -> Context:
+    def made(self, guessed: frozenset[str], omitted: tuple[Omitted, ...], warnings: tuple[str, ...]) -> Context:
         """Choose, and say what was left out."""
-        reserves = [self._cost(candidate.windows(RADII[3], MAX_MENTIONS)) for candidate in self.candidates]
+        reserves = [
+            0 if candidate.file.path in guessed else self._cost(candidate.windows(RADII[3], MAX_MENTIONS))
+            for candidate in self.candidates
+        ]
         too_large: list[_Candidate] = []
         for number, candidate in enumerate(self.candidates):
             kept_free = min(sum(reserves[number + 1 :]), max(self.left, 0) // 2)

@@ -59,6 +59,19 @@ _KINDS: Final = (
     Kind("deadline", True, "the time allowed for this request ran out", "delegate retry {id}"),
     Kind("cancelled", True, "the request was cancelled", "delegate retry {id}"),
     Kind("budget", False, "the price bound is above the limit: raise `max_cost_usd` or ask about less"),
+    Kind(
+        "over_budget",
+        True,
+        "wait for the next hour, day or month, or raise the budget in the configuration of the user; `delegate costs` "
+        "shows what it went to",
+        "delegate retry {id}",
+    ),
+    Kind(
+        "loop",
+        False,
+        "stop asking the same: read the RESULTs named above and ask what they leave open, or ask a person; "
+        "`force: true` in the request asks all the same",
+    ),
     Kind("unknown_price", False, "add the model's price to `models:` so that the limit can be held"),
     Kind("damaged_journal", False, "a record of this job is damaged; see the log", "delegate retry {id}"),
     Kind("internal", True, "this is a fault of delegated; the log has the details", "delegate retry {id}"),
@@ -108,12 +121,13 @@ class _CallError(DelegatedError):
 class Unavailable(_CallError):
     """The provider accepted nothing, and may accept later: wait and ask again.
 
-    `retry_after` is in seconds, None when the provider did not say.
+    `retry_after` is in seconds, None when the provider did not say. `stayed`: nothing of it left this machine.
     """
 
-    def __init__(self, kind: str, message: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, kind: str, message: str, *, retry_after: float | None = None, stayed: bool = False) -> None:
         super().__init__(kind, message)
         self.retry_after = retry_after
+        self.stayed = stayed
 
 
 class Refused(_CallError):

@@ -173,7 +173,9 @@ def from_environment(env: Mapping[str, str], merged: Merged, problems: list[str]
             text
             if kind == "text"
             else [_absolute(each) for each in text.split(os.pathsep) if each]
-            if kind == "list"
+            if kind == "paths"
+            else text.replace(",", " ").split()
+            if kind == "names"
             else yaml_values.scalar(text)
         )
         for end in range(1, len(path) + 1):

@@ -1,18 +1,20 @@
 """Log events: one JSON object a line for machines, a readable line on a terminal, and never a key in either.
 
 An event is a constant name, `noun.past-verb`, with values beside it. Values are untrusted (file names, a model's
-words), so they are made plain, cleaned of what steers a terminal, and known keys are masked, last before rendering.
+words), so they are made plain, cleaned of what steers a terminal, and secrets are masked, last before rendering: known
+keys in every event; values of env files and what the rules find in warnings and errors.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Final, Literal, TextIO
 from urllib.parse import quote
 
@@ -26,12 +28,18 @@ NOISY: Final = ("openai", "httpx2", "httpcore2", "asyncio", "watchdog", "markdow
 """Libraries that tell of each step; of these only warnings and worse are logged."""
 
 _LEAST_SECRET: Final = 6  # a shorter "key" is a word that stands everywhere, and gives nothing away
+_CONSTANT: Final = frozenset({"event", "level", "timestamp", "hint", "folder", "exc_type", "filename"})
+_UNSEEN: Final = frozenset(
+    "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
+)  # "printable", and blank
 _MAX_DEPTH: Final = 8
 _MAX_TEXT: Final = 20_000
 _TOKEN: Final = re.compile(r"\bsk-[A-Za-z0-9_-]{16,}|(?i:\bbearer\s+)[A-Za-z0-9._~+/=-]{8,}")
 _SYSLOG: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 _hidden: list[str] = []
+_known: dict[str, Callable[[], Iterable[str]]] = {}
+_last: dict[str, tuple[str, ...]] = {}
 _severity = logging.INFO  # read at each event, because loggers that were bound before a reload live on
 
 
@@ -41,6 +49,13 @@ def hide(value: str) -> None:
         if len(each) >= _LEAST_SECRET and each not in _hidden:
             _hidden.append(each)
     _hidden.sort(key=len, reverse=True)  # a key that begins like another must not leave that one's tail
+
+
+def learn(place: str, read: Callable[[], Iterable[str]]) -> None:
+    """Have the values that `read` returns (a workspace's env files) taken out of warnings and errors."""
+    _known[place] = read
+    with contextlib.suppress(OSError):  # read now: later there may be no descriptor left to read it with
+        _last[place] = tuple(read())
 
 
 def configure(
@@ -65,6 +80,7 @@ def configure(
             structlog.processors.format_exc_info if console else _traceback(),
             _plain_for_people if console else make_plain,
             mask_keys,
+            mask_secrets,
             _console(colors=on_terminal and not env.get("NO_COLOR")) if console else _as_json,
             _with_priority if _is_journal(stream, env) else _as_it_is,
         ],
@@ -108,6 +124,58 @@ def mask_keys(_logger: object, method: str, event: Event) -> Event:
     return {_mask(key): _masked(value) for key, value in event.items()}
 
 
+def _values(place: str) -> tuple[str, ...]:
+    """Return what is to be hidden of a place; what was read last where it cannot be read now."""
+    try:
+        _last[place] = tuple(_known[place]())
+    except OSError:
+        if place not in _last:
+            raise
+    return _last[place]
+
+
+def mask_secrets(_logger: object, method: str, event: Event) -> Event:
+    """Replace what the rules for secrets find in a warning or an error: those quote what was being worked on."""
+    if getattr(logging, method.upper(), logging.ERROR) < logging.WARNING:
+        return event
+    texts = tuple({text for key, value in event.items() if key not in _CONSTANT for text in _texts(value)})
+    try:
+        from delegated.secrets import redact  # re2 and 200 rules: at the first warning, not at the start
+
+        known = [value for place in tuple(_known) for value in _values(place)]
+        cleaned, found = redact([("the log", text) for text in texts], known=known)
+    except Exception as error:  # noqa: BLE001 - the event is told all the same, without what could not be looked at
+        cleaned, found = (f"[not shown: {type(error).__name__} when it was searched for secrets]",) * len(texts), ()
+        return _with(event, dict(zip(texts, cleaned, strict=True)))
+    return _with(event, dict(zip(texts, cleaned, strict=True))) if found else event
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        if len(value) >= _LEAST_SECRET:
+            yield value
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from _texts(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _texts(each)
+
+
+def _with(event: Event, said: Mapping[str, str]) -> Event:
+    return {key: value if key in _CONSTANT else _said(value, said) for key, value in event.items()}
+
+
+def _said(value: object, said: Mapping[str, str]) -> object:
+    if isinstance(value, str):
+        return said.get(value, value)
+    if isinstance(value, dict):
+        return {key: _said(each, said) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_said(each, said) for each in value]
+    return value
+
+
 def _plain(value: object, depth: int = 0, *, keep_lines: bool = False) -> object:
     if value is None or isinstance(value, bool | int | float):
         return value
@@ -132,9 +200,9 @@ def _clean(text: str, *, keep_lines: bool = False) -> str:
         return text
     return "".join(
         each
-        if each.isprintable() or (keep_lines and each in "\n\t")
+        if (each.isprintable() and each not in _UNSEEN) or (keep_lines and each in "\n\t")
         else each.encode("unicode_escape").decode("ascii")
-        if unicodedata.category(each)[0] in "CZ" and each != " "
+        if each in _UNSEEN or (unicodedata.category(each)[0] in "CZ" and each != " ")
         else each
         for each in text
     )

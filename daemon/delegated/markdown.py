@@ -33,7 +33,10 @@ _NUMBERED: Final = re.compile(r"^(\d{1,9})([.)])(?= |$)")
 _INLINE: Final = re.compile(
     r"(?<!`)(?P<run>`+)(?!`)(?P<code>.+?)(?<!`)(?P=run)(?!`)"
     r"|!?\[(?P<text>[^\[\]]*)\]\((?P<to>[^()\s]++)[^()]*+\)"
-    r"|(?P<url>(?:\b[A-Za-z][A-Za-z0-9+.-]{1,20}://|\bwww\.)[^\s<>`|]*[^\s<>`|.,;:!?)\]}'\"*])"
+    # An address is a link also right after a digit, an underscore or a letter that is not of ASCII.
+    r"|(?P<url>(?:(?<![A-Za-z])[A-Za-z][A-Za-z0-9+.-]{1,20}://|(?<![A-Za-z])(?i:www)\.)"
+    r"[^\s<>`|]*[^\s<>`|.,;:!?)\]}'\"*]"
+    r"|[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)++)"
     r"|(?<![\w*])\*\*(?=[^\s*])(?P<bold>[^*`\[\]\\]+)(?<=[^\s*])\*\*(?![\w*])"
 )
 # A backslash that would take the meaning from, or give one to, what follows it; and all that opens something.

@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from delegated import plain
+from delegated import plain, receipt
 from delegated.analysis import Analysis, Edit, Evidence, Fix, Hypothesis, Verdict
-from delegated.context import Omitted
+from delegated.comparison import Cause, Comparison, Opinion
 from delegated.errors import KINDS
 from delegated.markdown import after, cell, clean, fence, indent, inline, line, prose, span
 from delegated.quotes import WORDS
+from delegated.receipt import Egress, SentFile, usd
 from delegated.reply import Usage
-from delegated.secrets import Redaction
 
 __all__ = [
     "SCHEMA",
@@ -38,43 +38,17 @@ Status = Literal["answered", "rejected", "failed", "uncertain", "cancelled", "du
 
 @dataclass(frozen=True, slots=True)
 class RequestRef:
-    """Which request this answers: id, file name in the folder, SHA-256 of its bytes, revision, its title."""
+    """Which request this answers: id, file name in the folder, SHA-256 of its bytes, revision, its title.
+
+    `follows` is the id whose RESULT it asks about, "" for a request of its own.
+    """
 
     id: str
     path: str
     sha256: str
     revision: int
     title: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SentFile:
-    """One range of a file that left the machine: 1-based inclusive lines, hash of the original file, bytes as sent."""
-
-    path: str
-    start_line: int
-    end_line: int
-    total_lines: int
-    sha256: str
-    bytes: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Egress:
-    """The receipt of one call: what left the machine, whereto, and its price bound in USD (None: unknown)."""
-
-    call: str
-    model: str
-    endpoint: str
-    wire: str
-    files: tuple[SentFile, ...]
-    omitted: tuple[Omitted, ...]
-    redactions: tuple[Redaction, ...]
-    bytes: int
-    tokens: int
-    prompt_sha256: str
-    price_bound_usd: float | None
+    follows: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +86,12 @@ class Result:
     timings: Mapping[str, float] = field(default_factory=dict)
     raw_response: str = ""
     duplicate_of: str = ""
+    comparison: Comparison | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+BILLED: Final = "a call had left already and may be billed by the provider"
+KEPT: Final = "the REQUEST was edited after it was answered; `on_edit: keep` is set, so it was not asked again"
 
 
 def failure(kind: str, message: str, request_id: str) -> Failure:
@@ -149,6 +128,7 @@ def to_json(result: Result) -> str:
         "problems": list(result.problems),
         "error": plain.dump(result.error),
         "duplicate_of": result.duplicate_of,
+        "comparison": plain.dump(result.comparison),
         "request": plain.dump(result.request),
         "egress": plain.dump(result.egress),
         "model": result.model,
@@ -211,6 +191,7 @@ _PART_NAMES: Final[Mapping[str, str]] = {
     "edits": "Edits apply",
     "coverage": "Code sent",
     "model": "The model's own word",
+    "agreement": "Answers agree",
     "limit": "Limit",
 }
 _LANGUAGES: Final[Mapping[str, str]] = {
@@ -241,7 +222,7 @@ def to_markdown(result: Result) -> str:
         blocks += _answered(result, found)
     else:
         blocks += _unanswered(result)
-    blocks += _receipts(result)
+    blocks += receipt.to_markdown(result.egress, key=result.request.id, in_doubt=in_doubt(result))
     blocks += _section("Warnings", _bullets(result.warnings))
     blocks += _details(result)
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -266,6 +247,8 @@ def _answered(result: Result, found: Analysis) -> list[str]:
         blocks += _section("Files Needed", "\n".join(f"- {span(path)}" for path in found.files_needed))
         blocks.append("Add them to the request's files and save it: it is then asked again.")
     blocks += _section("Root Cause Analysis", prose(found.root_cause) or _NO_CAUSE[found.verdict])
+    if result.comparison is not None:
+        blocks += _section("Comparison of Answers", *_comparison(result.comparison))
     blocks += _section("Technical Explanation", prose(found.technical_explanation))
     hypotheses = [_hypothesis(number, each) for number, each in enumerate(found.hypotheses, 1)]
     blocks += _section("Hypotheses and Evidence", *hypotheses)
@@ -279,6 +262,36 @@ def _answered(result: Result, found: Analysis) -> list[str]:
     blocks += _section("Answers to the Questions", "\n".join(answers))
     blocks += _section("Additional Investigation", _bullets(found.additional_investigation))
     return blocks + _section("Confidence Level", *_confidence_table(found))
+
+
+def _comparison(found: Comparison) -> Iterator[str]:
+    rows = ["| Answer of | Says | Confidence | Root cause | Cost | Time |", "|---|---|---|---|---|---|"]
+    rows += [_opinion(each) for each in found.opinions]
+    yield "\n".join(rows)
+    yield f"This page shows the answer of {span(found.shown)}; the JSON holds each of them whole, under `comparison`."
+    for title, causes in (("They agree", found.agreed), ("Only one names", found.single)):
+        if causes:
+            yield "\n".join([f"**{title}:**", "", *map(_cause, causes)])
+    if found.contradictions:
+        yield "\n".join(["**They contradict each other:**", "", _bullets(found.contradictions)])
+    if found.checks:
+        checks = (f"- {span(each.model)}: {indent(prose(each.text), '  ')}" for each in found.checks)
+        yield "\n".join(["**To tell them apart, the shortest first:**", "", *checks])
+
+
+def _opinion(each: Opinion) -> str:
+    said = each.analysis
+    if said is None:
+        cells = [span(each.model), each.status, "", cell(inline(each.error, 200))]
+    else:
+        sure = f"{said.confidence.level} ({said.confidence.score:.2f})"
+        cells = [span(each.model), _TITLES[said.verdict], sure, cell(inline(said.root_cause, 200))]
+    return f"| {' | '.join([*cells, usd(each.cost_usd) if each.cost_usd else '', f'{each.seconds:.1f} s'])} |"
+
+
+def _cause(each: Cause) -> str:
+    places = f" ({', '.join(map(span, each.places))})" if each.places else ""
+    return f"- {', '.join(map(span, each.models))}: {inline(each.cause, 200)}{places}"
 
 
 def _in_short(found: Analysis) -> str:
@@ -387,7 +400,7 @@ def _unanswered(result: Result) -> list[str]:
         blocks.append("\n".join(f"{number}. {inline(text)}" for number, text in enumerate(result.problems, 1)))
     if result.status == "duplicate":
         first = span(result.duplicate_of)
-        blocks.append(f"This file has the same content as the request {first}. It was not asked about again.")
+        blocks.append(f"This asks the same as the request {first}. It was not asked about again.")
         blocks.append(f"The answer is in {span(f'OPENAI_DELEGATION_RESULT_{result.duplicate_of}.md')}.")
     error = result.error
     if error is not None:
@@ -407,66 +420,10 @@ def _unanswered(result: Result) -> list[str]:
     return blocks
 
 
-def _receipts(result: Result) -> list[str]:
-    if not result.egress:
-        return _section("What Was Sent", "There is no receipt." if _in_doubt(result) else "Nothing left this machine.")
-    blocks: list[str] = []
-    before: tuple[SentFile, ...] | None = None
-    for number, receipt in enumerate(result.egress, 1):
-        which = f"Call {number}, {span(receipt.call)}. " if len(result.egress) > 1 else ""
-        blocks.append(which + _receipt(receipt))
-        if receipt.files and receipt.files == before:
-            blocks.append("The same files as in the call above.")
-        elif receipt.files:
-            rows = ["| File | Lines | Of | Why |", "|---|---|---|---|"]
-            for file in receipt.files:
-                lines = f"{file.start_line}-{file.end_line} | {file.total_lines}"
-                rows.append(f"| {cell(span(file.path))} | {lines} | {cell(inline(file.why))} |")
-            blocks.append("\n".join(rows))
-        if receipt.files != before:
-            blocks += [_replaced(receipt), _left_out(receipt)]
-        before = receipt.files
-    return _section("What Was Sent", *blocks)
-
-
-def _in_doubt(result: Result) -> bool:
+def in_doubt(result: Result) -> bool:
     """Say whether something may have left although no receipt came with the result: the job ended in between."""
-    return result.status in ("uncertain", "cancelled") or (result.error is not None and result.error.kind == "internal")
-
-
-def _receipt(receipt: Egress) -> str:
-    files = len({file.path for file in receipt.files})
-    size = f"{files} file{'' if files == 1 else 's'}"
-    if not receipt.endpoint:
-        return f"Nothing left this machine. {span(receipt.model)} read {size} here."
-    size += f", {receipt.bytes:,} bytes, {receipt.tokens:,} tokens"
-    bound = "its price is not known" if receipt.price_bound_usd is None else f"at most {_usd(receipt.price_bound_usd)}"
-    return f"To {span(receipt.model)} at {span(receipt.endpoint)} ({inline(receipt.wire)}): {size}, {bound}."
-
-
-def _replaced(receipt: Egress) -> str:
-    if not receipt.redactions:
-        return "" if not receipt.endpoint else "Secrets replaced: none found."
-    rows = [
-        f"- {inline(each.kind)}: {span(each.where)} line {each.line}, replaced by {span(each.placeholder)}"
-        for each in receipt.redactions[:_MOST_ROWS]
-    ]
-    return "\n".join([f"Secrets replaced: {len(receipt.redactions)}", "", *rows, *_more(len(receipt.redactions))])
-
-
-def _left_out(receipt: Egress) -> str:
-    if not receipt.omitted:
-        return ""
-    rows = [f"- {span(each.path)}: {inline(each.reason)}" for each in receipt.omitted[:_MOST_ROWS]]
-    return "\n".join([f"Left out: {len(receipt.omitted)}", "", *rows, *_more(len(receipt.omitted))])
-
-
-def _more(count: int) -> list[str]:
-    return [f"- and {count - _MOST_ROWS} more, listed in the JSON"] if count > _MOST_ROWS else []
-
-
-def _usd(amount: float) -> str:
-    return "nothing" if amount == 0 else f"${amount:.2f}" if amount >= 1 else f"${amount:.4f}"
+    broke = result.error is not None and result.error.kind == "internal"
+    return result.status == "uncertain" or broke or BILLED in result.warnings
 
 
 def _details(result: Result) -> list[str]:
@@ -474,6 +431,8 @@ def _details(result: Result) -> list[str]:
     rows = [f"- Request: {span(request.id)}, revision {request.revision}, {span(request.path)}"]
     if request.sha256:
         rows[0] += f", SHA-256 {span(request.sha256[:16])}…"
+    if request.follows:
+        rows.append(f"- Asks further about: {span(f'OPENAI_DELEGATION_RESULT_{request.follows}.md')}")
     rows.append(f"- Cost: {_cost(result)}")
     seconds = [f"{inline(name)} {_seconds(took)}" for name, took in result.timings.items()]
     rows.append(f"- Finished: {inline(result.timestamp)}" + (f" ({', '.join(seconds)})" if seconds else ""))
@@ -484,10 +443,10 @@ def _details(result: Result) -> list[str]:
 def _cost(result: Result) -> str:
     cost = result.cost_usd
     if cost is None or cost - cost != 0:  # not known, or no number
-        billed = any(receipt.endpoint for receipt in result.egress)
-        words = "not known" if billed or _in_doubt(result) else "nothing"
+        billed = any(each.endpoint for each in result.egress)
+        words = "not known" if billed or in_doubt(result) else "nothing"
     else:
-        words = _usd(cost)
+        words = usd(cost)
     usage = result.usage
     if usage is not None and (usage.input_tokens or usage.output_tokens):
         cached = f" ({usage.cached_input_tokens:,} of them cached)" if usage.cached_input_tokens else ""

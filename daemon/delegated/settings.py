@@ -101,12 +101,16 @@ class Retry:
 
     __pydantic_config__: ClassVar[dict[str, object]] = _PYDANTIC
 
-    attempts: Annotated[int, _Between(1, 100)] = 6
-    """Attempts at one call, the first one included."""
+    attempts: Annotated[int, _Between(1, 100)] | None = None
+    """Failures after which a call is given up; without, a service never does, and `--once` and `--only` after 6."""
     base_s: _Seconds = 1.0
     """The first wait; it doubles each time."""
     cap_s: _Seconds = 60.0
-    """The longest wait, unless the provider asks for more."""
+    """The longest wait between two tries while an endpoint cannot be reached."""
+    after_cap_s: _Seconds = 300.0
+    """The longest wait that a provider's rate limit is obeyed for."""
+    person_s: _Seconds = 60.0
+    """The first wait after a refused key or an exhausted quota; it doubles up to 15 times as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +147,12 @@ class Endpoint:
     """How long a connection may take to be made."""
     store: Literal["auto", True, False] = "auto"
     """Whether the provider keeps the answer, so that one lost on the way can be found. `auto`: where that works."""
+    hour_usd: _Usd | None = None
+    """The most that may be spent at this endpoint in one hour."""
+    day_usd: _Usd | None = None
+    """The most that may be spent at this endpoint in one day."""
+    month_usd: _Usd | None = None
+    """The most that may be spent at this endpoint in one month."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +194,8 @@ class Config:
 
     model: str = "gpt-4o"
     """The model that is asked when a request names none."""
+    compare_models: tuple[str, ...] = ()
+    """Whom a request with `compare: true` asks beside the models that it names, or `model`."""
     workspaces: tuple[_AbsolutePath, ...] = ()
     """Directories to serve; `--workspace` replaces this list."""
     folder: Annotated[str, _Must(_not_below)] = ".autonomous_runs/openai_delegations"
@@ -202,14 +214,29 @@ class Config:
     on_edit: Literal["ask", "keep"] = "ask"
     """A request edited after its answer: `ask` again, which is billed, or `keep` the answer."""
 
+    max_requests_per_minute: Annotated[int, _Between(1, 1_000_000)] = 120
+    """Requests of one workspace that begin in a minute; the others wait their turn."""
+    max_waiting: Annotated[int, _Between(1, 1_000_000)] = 10_000
+    """Waiting requests that are kept in mind; the newest beyond it stay untouched until there is room."""
+    repeat_window_s: Annotated[float, _Between(0, 86_400)] = 600.0
+    """For so long the same question about the same code is not asked again: it ends as `duplicate`."""
+    max_repeats: Annotated[int, _Between(1, 1_000_000)] = 5
+    """Askings of the same question in an hour while the code changes; the next one is rejected as a `loop`."""
+    retry_below: Annotated[float, _Between(0, 1)] = 0.0
+    """Below this confidence (0 to 1) the steps of `ladder` are taken, one after the other; 0: none is."""
+    ladder: tuple[str, ...] = ("context", "critic")
+    """What is tried below `retry_below`: `context` (more files), `critic` (the answer is attacked), a model by name."""
+    max_rounds: Annotated[int, _Between(1, 20)] = 2
+    """Times that a model is asked at most for one request when it names further files that would decide it."""
+
     concurrency: Annotated[int, _Between(1, 1000)] = 8
     """Jobs that run at the same time."""
     grace_s: Annotated[float, _Between(0, 86_400)] = 30.0
     """How long running jobs may go on after a stop signal."""
     heartbeat_s: _Seconds = 5.0
     """How often a running job renews its STATUS file."""
-    deadline_s: _Seconds = 600.0
-    """Time allowed for one request, waiting and retries included."""
+    deadline_s: _Seconds | None = None
+    """Time for one request, waiting included; without, a service waits on, `--once` and `--only` for 600."""
     doubt_wait_s: Annotated[float, _Between(0, 86_400)] = 60.0
     """Least time before a call that may be running somewhere is taken for lost."""
     retry: Retry = field(default_factory=Retry)
@@ -219,12 +246,34 @@ class Config:
     """A larger request file is rejected."""
     max_file_bytes: _Bytes = 1024 * 1024
     """A larger file of the workspace is left out."""
+    find_files: Annotated[int, _Between(0, 100)] = 8
+    """A request that names fewer files gets those that it is probably about, up to so many; 0: none is looked for."""
     max_input_tokens: _Tokens = 100_000
     """Tokens sent per call."""
     max_output_tokens: Annotated[int, _Between(16, 10_000_000)] = 8192
     """Tokens of one answer."""
     max_cost_usd: _Usd = 1.0
     """The most that one request may cost. A call that could cost more is not made."""
+    hour_usd: _Usd | None = None
+    """The most that may be spent in one hour, over all workspaces of this user. No limit when it is not set."""
+    day_usd: _Usd = 20.0
+    """The most that may be spent in one day, over all workspaces of this user. Days begin at midnight UTC."""
+    month_usd: _Usd = 200.0
+    """The most that may be spent in one month, over all workspaces of this user."""
+    workspace_hour_usd: _Usd | None = None
+    """The most that may be spent in one hour for one workspace. No limit when it is not set."""
+    workspace_day_usd: _Usd | None = None
+    """The most that may be spent in one day for one workspace."""
+    workspace_month_usd: _Usd | None = None
+    """The most that may be spent in one month for one workspace."""
+    on_budget: Literal["reject", "wait"] = "reject"
+    """A call that a budget of an hour, day or month forbids: `reject` the request, or `wait` for the next window."""
+
+    retention_days: Annotated[int, _Between(0, 36_500)] = 30
+    """Days that the words sent and the raw replies are kept for; then only their hashes. 0: until the job has ended."""
+
+    secret_rules: tuple[_AbsolutePath, ...] = ()
+    """Files of more rules for secrets, in gitleaks' format, outside every workspace. They add to the built-in ones."""
 
     endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: {"openai": OPENAI})
     """Servers to ask, by name; `openai` is there from the start."""
@@ -239,13 +288,22 @@ FREE: Final = frozenset({"model", "settle_ms", "quiet_s", "rescan_s", "poll_s", 
 TIGHTEN: Final = frozenset(
     {
         "concurrency",
+        "max_requests_per_minute",
+        "max_waiting",
+        "max_repeats",
+        "max_rounds",
         "deadline_s",
         "max_request_bytes",
         "max_file_bytes",
+        "find_files",
         "max_input_tokens",
         "max_output_tokens",
         "max_cost_usd",
+        "workspace_hour_usd",
+        "workspace_day_usd",
+        "workspace_month_usd",
         "on_edit",
+        "retention_days",
     }
 )
 """What it may only make stricter: numbers lower, `on_edit` from `ask` to `keep`."""
@@ -257,7 +315,7 @@ assert FREE | TIGHTEN <= NAMES
 
 
 def kind_at(path: Sequence[str | int]) -> str | None:
-    """Return what stands at a key: `section`, `text`, `list` or `scalar`; None when there is no such key."""
+    """Return what stands at a key: `section`, `text`, `paths`, `names` or `scalar`; None when there is no such key."""
     at: Any = Config
     for part in path:
         if is_dataclass(at):
@@ -271,7 +329,7 @@ def kind_at(path: Sequence[str | int]) -> str | None:
     if is_dataclass(at) or get_origin(at) is Mapping:
         return "section"
     if get_origin(at) is tuple:
-        return "list"
+        return "names" if path[-1] in ("compare_models", "ladder") else "paths"
     kinds = {type(each) for each in get_args(at)} if get_origin(at) is Literal else set(get_args(at)) or {at}
     return "text" if kinds <= {str, type(None)} else "scalar"
 

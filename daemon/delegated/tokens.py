@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,3 +36,10 @@ class Counter:
 def counter() -> Counter:
     """Return the best counter there is, without loading it."""
     return Counter(exact=importlib.util.find_spec("toktok") is not None)
+
+
+def at_most(text: str, count: Callable[[str], int], *, exact: bool) -> int:
+    """Bound the tokens of a text that is sent from above, a margin for the wire's own words included."""
+    if exact:
+        return int(count(text) * 1.1) + 16
+    return len(text.encode("utf-8", "replace"))

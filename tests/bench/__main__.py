@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -20,8 +21,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench import finding, hiding
 from harness import Daemon, House, Server, until
 
+_TEXTS = itertools.count(1)
 TICKS = os.sysconf("SC_CLK_TCK")
 LINE = "    value = compute(first, second)  # a line of ordinary code\n"
 
@@ -94,7 +97,12 @@ def claimed_at(daemon: Daemon) -> dict[str, float]:
 
 
 def text() -> str:
-    return "# Issue\n\nit is slow\n\n# Files\n\n- app.py\n\n# Error Logs\n\n```\n" + "a log line\n" * 20 + "```\n"
+    """Write a request; each time another one, as the same question is not asked twice."""
+    return (
+        f"# Issue\n\nit is slow, text {next(_TEXTS):06d}\n\n# Files\n\n- app.py\n\n# Error Logs\n\n```\n"
+        + "a log line\n" * 20
+        + "```\n"
+    )
 
 
 def latency(table: Table, count: int) -> None:
@@ -300,8 +308,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, for a first look")
     parser.add_argument(
-        "--only", metavar="NAME", action="append", help="latency, in_place, flood, idle, waiting, start, client"
+        "--only",
+        metavar="NAME",
+        action="append",
+        help="latency, in_place, flood, idle, waiting, start, client, secrets, finding",
     )
+    parser.add_argument("--cases", type=Path, default=finding.CASES, help="a directory of cases for `finding`")
     given = parser.parse_args()
     share = 10 if given.quick else 1
     parts: dict[str, Callable[[Table], None]] = {
@@ -312,6 +324,8 @@ def main() -> None:
         "waiting": lambda t: waiting(t, 1000 // share),
         "start": lambda t: start(t, 100_000 // share),
         "client": lambda t: client(t, 20 // share),
+        "secrets": lambda t: hiding.measure(t.add),
+        "finding": lambda t: finding.measure(t.add, given.cases, 5_000 // share),
     }
     table = Table()
     for name, part in parts.items():

@@ -1,7 +1,7 @@
 """Who can be asked: one method, prompt in, reply out; and how a paid call crosses a wire.
 
 A `Model` answers prompts. `recorded.Recorded` is the Model around a paid `Wire`: it keeps to the order sent,
-posted, accepted, reply in the call's durable log. Retrying and gating are Models around a Model.
+posted, accepted, reply in the call's durable log. The gate, which also asks again, is a Model around a Model.
 """
 
 from __future__ import annotations
@@ -10,12 +10,20 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from delegated.errors import Refused, Unavailable
 from delegated.prompt import Prompt
 from delegated.reply import Reply
 
 
 class CallLog(Protocol):
     """The durable memory of one call, as `journal.CallRecord` keeps it: a record is on disk when its method returns."""
+
+    held: Unavailable | Refused | None
+    """The last refusal for which this call had to wait; None once it was accepted. Not durable."""
+
+    @property
+    def turn(self) -> int:
+        """The place of its job in the order in which jobs began."""
 
     @property
     def call_id(self) -> str:
@@ -34,8 +42,8 @@ class CallLog(Protocol):
         """True when this attempt was recorded as sent, and nothing is known after that."""
 
     @property
-    def in_doubt_since(self) -> float:
-        """When it was sent, in seconds since the epoch."""
+    def in_doubt_for(self) -> float:
+        """For how many seconds it has been sent, at least: no clock that somebody can set may make it more."""
 
     @property
     def response_id(self) -> str:
@@ -45,11 +53,25 @@ class CallLog(Protocol):
     def reply(self) -> Reply | None:
         """The recorded reply."""
 
-    async def record_sent(self, *, model: str, endpoint: str, handle: str, price_bound_usd: float | None) -> None:
-        """Record, before the POST, that it is about to be made."""
+    async def record_sent(
+        self,
+        *,
+        model: str,
+        endpoint: str,
+        wire: str,
+        handle: str,
+        prompt_sha256: str,
+        price_bound_usd: float | None,
+    ) -> None:
+        """Record, before the POST, that it is about to be made, and of which words."""
 
-    async def record_unsent(self, kind: str, reason: str) -> None:
-        """Record that this attempt was certainly not accepted; the next one may be sent."""
+    async def record_unsent(
+        self, kind: str, reason: str, *, retry_after: float | None = None, left: bool = True
+    ) -> None:
+        """Record that this attempt was certainly not accepted; the next one may be sent `retry_after` s later.
+
+        `left`: whether any of it may have left the machine all the same.
+        """
 
     async def record_accepted(self, response_id: str) -> None:
         """Record the provider's id."""
@@ -58,7 +80,7 @@ class CallLog(Protocol):
         """Record the final reply."""
 
     def phase(self, name: str, detail: str = "") -> None:
-        """Tell whoever watches what is going on (`asking`, `waiting`, `looking up`). Not durable."""
+        """Tell whoever watches what is going on (`asking`, `waiting`, `out of reach`, `looking up`). Not durable."""
 
 
 class Model(Protocol):

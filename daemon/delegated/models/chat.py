@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from delegated.errors import InDoubt, Uncertain
+from delegated.errors import InDoubt, Unavailable, Uncertain
 from delegated.models import Posted, Trace
 from delegated.models.body import Answer, member, members, usage, words
 from delegated.models.client import Client, is_openai
@@ -64,6 +64,7 @@ class ChatWire:
 
     async def post(self, prompt: Prompt, call_id: str, handle: str) -> Posted:
         """Send the call; again in a plainer form where the server rejects the form before any work."""
+        before = False
         while True:
             body = self._body(prompt, call_id)
             try:
@@ -76,7 +77,11 @@ class ChatWire:
             except Rejected as error:
                 if not self._step_down(error):
                     raise
+                before = True
                 continue
+            except Unavailable as error:
+                error.stayed = error.stayed and not before  # the words left in the form that was rejected
+                raise
             reply = read(answer)
             if reply is None:
                 raise InDoubt("the provider's answer has no choices")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import httpx2
     from openai import AsyncOpenAI
 
+_LEAST_SECRET: Final = 8  # characters: a shorter key is a word that stands in any text
 _SPARE: Final = 4  # connections beside the calls': for a cancel or a look-up while every call holds one
 
 
@@ -81,6 +82,15 @@ class Client:
         `slow` is for a request whose answer is the model's. Raises `Unavailable` and `Refused` (usually `Rejected`)
         where it is certain that nothing was accepted, `InDoubt` where it is not.
         """
+        sent = progress.begin()
+        try:
+            return await self._call(make, slow=slow)
+        except asyncio.CancelledError as cancelled:
+            if not sent.begun:
+                progress.note_unsent(cancelled)
+            raise
+
+    async def _call(self, make: Callable[[AsyncOpenAI, httpx2.Timeout], Awaitable[Any]], *, slow: bool) -> Answer:
         sdk = await self._open()
         import httpx2
         import openai
@@ -89,6 +99,8 @@ class Client:
         try:
             response = await make(sdk, timeout)
             raw: str = response.http_response.text
+            if len(self._key) >= _LEAST_SECRET:  # it is recorded as it came, and a server may say what it was sent
+                raw = raw.replace(self._key, "[key]")
         except (openai.OpenAIError, httpx2.HTTPError, httpx2.InvalidURL, ValueError, ssl.SSLError, OSError) as error:
             # From None: the SDK's message may hold a part of the key, and a traceback would print it.
             raise translate(error, key=self._key, now=self._now()) from None
@@ -145,10 +157,14 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the provider says of a model; `shutdown` is YYYY-MM-DD, "" when none is announced."""
+    """What the provider says of a model; `shutdown` is YYYY-MM-DD, "" when none is announced.
+
+    `at` is the provider's own time, in seconds since the epoch to the second, None when it does not tell.
+    """
 
     name: str
     shutdown: str
+    at: float | None = None
 
 
 async def describe(client: Client, model: str) -> Description:
@@ -156,9 +172,26 @@ async def describe(client: Client, model: str) -> Description:
 
     Raises `Unavailable` or `Refused`.
     """
+    dates: list[str] = []
+
+    async def retrieve(sdk: AsyncOpenAI, timeout: httpx2.Timeout) -> Any:
+        response = await sdk.models.with_raw_response.retrieve(model, timeout=timeout)
+        dates.append(response.headers.get("date", ""))
+        return response
+
     try:
-        answer = await client.call(lambda sdk, timeout: sdk.models.with_raw_response.retrieve(model, timeout=timeout))
+        answer = await client.call(retrieve)
     except InDoubt as error:
         raise Unavailable("provider_failed", error.message) from error
     shutdown = re.fullmatch(r"\d{4}-\d\d-\d\d", words(answer.body, "shutdown_date"))
-    return Description(words(answer.body, "id") or model, shutdown[0] if shutdown else "")
+    return Description(words(answer.body, "id") or model, shutdown[0] if shutdown else "", _instant(dates[-1]))
+
+
+def _instant(date: str) -> float | None:
+    """Read an HTTP date; None when it is none."""
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None

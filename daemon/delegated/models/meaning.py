@@ -56,7 +56,7 @@ def translate(error: BaseException, *, key: str = "", now: float = 0.0) -> Unava
     what = _clean(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__, key)
     sent = progress.of(error)
     if _never_sent(cause) or (sent is not None and not sent.begun):
-        return Unavailable("unreachable", f"the endpoint cannot be reached ({what})")
+        return Unavailable("unreachable", f"the endpoint cannot be reached ({what})", stayed=True)
     if sent is not None and sent.cut:
         return Unavailable("unreachable", f"the connection broke before the request was sent whole ({what})")
     return InDoubt(f"the connection failed after the request was sent ({what})")

@@ -73,6 +73,11 @@ class ResponsesWire:
                 if error.status != 400 or not error.names("background"):
                     raise
                 self._background = False
+            try:
+                return await self._post(prompt, call_id, handle, background=False)
+            except Unavailable as error:
+                error.stayed = False  # the words left once already
+                raise
         return await self._post(prompt, call_id, handle, background=False)
 
     async def _post(self, prompt: Prompt, call_id: str, handle: str, *, background: bool) -> Posted:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -30,9 +32,29 @@ class Progress:
             self.cut = type(info.get("exception")).__name__ == "WriteError"
 
 
+_NOW: ContextVar[Progress] = ContextVar("delegated.progress")
+
+
+def begin() -> Progress:
+    """Follow the request that this task makes next."""
+    progress = Progress()
+    _NOW.set(progress)
+    return progress
+
+
+def note_unsent(cancelled: asyncio.CancelledError) -> None:
+    """Let a cancellation say that it came before anything left. A class of its own would not be taken for one."""
+    vars(cancelled)[_KEY] = True
+
+
+def unsent(cancelled: asyncio.CancelledError) -> bool:
+    """Say whether this cancellation surely came before anything left."""
+    return _KEY in vars(cancelled)
+
+
 async def watch(request: httpx2.Request) -> None:
     """Follow a request from now on; an event hook of the HTTP client."""
-    progress = Progress()
+    progress = _NOW.get(None) or Progress()
     request.extensions = {**request.extensions, "trace": progress.note, _KEY: progress}
     request.stream = _pieces()(request.content)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 
 from delegated.errors import InDoubt, Refused, Unavailable, Uncertain
-from delegated.models import CallLog, Posted, Trace, Wire
-from delegated.prompt import Prompt
+from delegated.models import CallLog, Posted, Trace, Wire, progress
+from delegated.models.meaning import Rejected
+from delegated.prompt import Prompt, sha256
 from delegated.reply import Reply, Usage
 
 
@@ -20,9 +22,11 @@ class Patience:
 
     poll_first_s: float = 0.25
     poll_cap_s: float = 5.0
+    unreached_cap_s: float = 40.0  # between two polls while the provider cannot be reached, a quarter more by chance
     deadline_s: float = 600.0
     doubt_s: float = 60.0  # a lost send that is absent this long after the call's deadline is proven absent
-    fetch_failures_s: float = 3600.0  # how long an accepted call is looked for while the provider cannot be reached
+    fetch_failures_s: float = 3600.0  # how long an accepted call is looked for while the provider answers with errors
+    endless: bool = True  # longer than that, as long as it takes, while it cannot be got at
     forget_s: float = 10.0  # how long closing waits for handles that are still being dropped
 
 
@@ -30,8 +34,8 @@ class Recorded:
     """The Model around a paid `Wire`.
 
     A call goes through: prepare (free), `sent` on disk, POST, `accepted` on disk, fetch until final, `reply` on disk.
-    It may be killed at any point: asked again with the same log it goes on from what the log holds. `now` is the wall
-    clock, needed only for what an earlier life recorded; `count` counts a text's tokens where the provider did not.
+    It may be killed at any point: asked again with the same log it goes on from what the log holds. `count` counts a
+    text's tokens where the provider did not.
     """
 
     def __init__(
@@ -39,18 +43,18 @@ class Recorded:
         wire: Wire,
         *,
         patience: Patience,
-        now: Callable[[], float],
         price_bound: Callable[[Prompt], float | None],
         count: Callable[[str], int] | None = None,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self.name = wire.model
         self.endpoint = wire.endpoint
         self.wire = wire.name
         self._wire = wire
         self._patience = patience
-        self._now = now
         self._price_bound = price_bound
         self._count = count or _estimate
+        self._chance = chance
         self._forgetting: set[asyncio.Task[None]] = set()
 
     async def ask(self, prompt: Prompt, log: CallLog) -> Reply:
@@ -87,16 +91,25 @@ class Recorded:
             raise Unavailable("provider_failed", error.message) from error
         try:
             await log.record_sent(
-                model=self.name, endpoint=self.endpoint, handle=handle, price_bound_usd=self._price_bound(prompt)
+                model=self.name,
+                endpoint=self.endpoint,
+                wire=self.wire,
+                handle=handle,
+                prompt_sha256=sha256(prompt),
+                price_bound_usd=self._price_bound(prompt),
             )
         except asyncio.CancelledError:
             if log.in_doubt:  # recorded, and surely not posted: leave no doubt behind
-                await log.record_unsent("cancelled", "stopped before it was sent")
+                await log.record_unsent("cancelled", "stopped before it was sent", left=False)
             raise
         try:
             return await self._wire.post(prompt, log.call_id, handle)
         except (Unavailable, Refused) as error:
-            await log.record_unsent(error.kind, error.message)
+            await log.record_unsent(error.kind, error.message, retry_after=_asked_for(error), left=_left(error))
+            raise
+        except asyncio.CancelledError as cancelled:
+            if progress.unsent(cancelled):  # stopped while it was still connecting: leave no doubt behind
+                await log.record_unsent("cancelled", "stopped before it was sent", left=False)
             raise
         except InDoubt as error:
             posted = await self._resolve(log, self._patience.deadline_s + self._patience.doubt_s, error.message)
@@ -108,24 +121,25 @@ class Recorded:
         """Find out what became of a send in doubt.
 
         Returns the call found, or None once it is absent after its deadline and at least `least_s` from now; raises
-        `Uncertain` otherwise. From here on the wall clock is not asked any more: it may jump, and send twice.
+        `Uncertain` otherwise. The wall clock is not asked: it may jump, and send twice.
         """
         log.phase("looking up", why)
         clock = asyncio.get_running_loop().time
         whole = self._patience.deadline_s + self._patience.doubt_s
-        left = whole - (self._now() - log.in_doubt_since)
-        give_up = clock() + min(max(left, least_s), whole)
+        give_up = clock() + min(max(whole - log.in_doubt_for, least_s), whole)
         pause = self._patience.poll_first_s
         while True:
             asked = clock()
             try:
                 found = await self._wire.find(log.call_id, log.handle)
-            except Refused as error:
-                raise Uncertain(f"the look-up was refused: {error.message}") from error
-            except (Unavailable, InDoubt) as error:
-                if clock() >= give_up + self._patience.fetch_failures_s:
+            except (Refused, Unavailable, InDoubt) as error:
+                if isinstance(error, Refused) and not _locked_out(error):
+                    raise Uncertain(f"the look-up was refused: {error.message}") from error
+                # A network that is off and a key that is not taken say nothing about the call, however long it lasts.
+                if not self._waits(error) and clock() >= give_up + self._patience.fetch_failures_s:
                     raise Uncertain(f"the look-up itself failed: {error.message}") from error
-                pause = max(pause, min(_asked_for(error), self._patience.doubt_s))
+                log.phase("looking up", error.message)
+                pause = self._unreached(pause, error)
             else:
                 if isinstance(found, Posted):
                     return found
@@ -137,8 +151,9 @@ class Recorded:
                 if asked >= give_up:
                     await log.record_unsent("provider_failed", "looked up and proven absent")
                     return None
+                pause = min(pause, self._patience.poll_cap_s)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, self._patience.poll_cap_s)
+            pause = min(pause * 2, max(pause, self._patience.poll_cap_s))
 
     async def _await_final(self, log: CallLog) -> Reply:
         log.phase("waiting")
@@ -148,19 +163,30 @@ class Recorded:
         while True:
             try:
                 reply = await self._wire.fetch(log.response_id)
-            except Refused as error:
-                raise Uncertain(f"the provider accepted the call but will not show it: {error.message}") from error
-            except (Unavailable, InDoubt) as error:
+            except (Refused, Unavailable, InDoubt) as error:
+                if isinstance(error, Refused) and not _locked_out(error):
+                    raise Uncertain(f"the provider accepted the call but will not show it: {error.message}") from error
                 failing_since = failing_since if failing_since is not None else clock()
-                if clock() - failing_since >= self._patience.fetch_failures_s:
+                if not self._waits(error) and clock() - failing_since >= self._patience.fetch_failures_s:
                     raise Uncertain(f"the answer could not be fetched: {error.message}") from error
-                pause = max(pause, min(_asked_for(error), self._patience.doubt_s))
+                log.phase("out of reach", error.message)
+                pause = self._unreached(pause, error)
             else:
-                failing_since = None
                 if reply is not None:
                     return reply
+                if failing_since is not None:
+                    log.phase("waiting")
+                    failing_since, pause = None, self._patience.poll_first_s
             await asyncio.sleep(pause)
-            pause = min(pause * 1.5, self._patience.poll_cap_s)
+            pause = min(pause * 1.5, max(pause, self._patience.poll_cap_s))
+
+    def _waits(self, error: Unavailable | Refused | InDoubt) -> bool:
+        return self._patience.endless and _locked_out(error)
+
+    def _unreached(self, pause: float, error: Unavailable | Refused | InDoubt) -> float:
+        """Return the pause after a look or a fetch that failed: the longer it lasts, the rarer, and not all at once."""
+        asked = min(_asked_for(error) or 0.0, self._patience.doubt_s)
+        return max(asked, min(pause * 1.5, self._patience.unreached_cap_s)) * (1 + self._chance() / 4)
 
     async def _settle(self, reply: Reply, prompt: Prompt, log: CallLog) -> Reply:
         if reply.usage is None and reply.outcome != "failed":
@@ -178,5 +204,15 @@ def _estimate(text: str) -> int:
     return ceil(len(text.encode("utf-8", "replace")) / 2.5)
 
 
-def _asked_for(error: Unavailable | InDoubt) -> float:
-    return (error.retry_after or 0.0) if isinstance(error, Unavailable) else 0.0
+def _locked_out(error: Unavailable | Refused | InDoubt) -> bool:
+    """Say whether we cannot get at the provider at all: the network, or a key that is not taken any more."""
+    return error.kind == "unreachable" or (isinstance(error, Rejected) and error.status == 401)
+
+
+def _left(error: Unavailable | Refused) -> bool:
+    """Say whether the words may have left, although nothing was accepted: then they are on the receipt."""
+    return isinstance(error, Rejected) if isinstance(error, Refused) else not error.stayed
+
+
+def _asked_for(error: Unavailable | Refused | InDoubt) -> float | None:
+    return error.retry_after if isinstance(error, Unavailable) else None

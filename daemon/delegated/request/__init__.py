@@ -30,6 +30,7 @@ class Options:
     draft: bool = False
     models: tuple[str, ...] = ()
     compare: bool = False
+    force: bool = False
     priority: int = 0
     max_cost_usd: float | None = None
     max_input_tokens: int | None = None
@@ -52,6 +53,7 @@ class Request:
     questions: tuple[str, ...] = ()
     options: Options = field(default_factory=Options)
     warnings: tuple[str, ...] = ()
+    earlier: str = ""  # what was answered before, and asked about it since; of a follow-up
 
 
 def parse(data: bytes, suffix: str) -> Request:

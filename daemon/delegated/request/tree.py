@@ -78,6 +78,8 @@ def _yaml_events(text: str, lines: _Lines) -> Node:
     try:
         for count, event in enumerate(yaml.parse(text, Loader=loader)):
             line = lines.at(event.start_mark.index if event.start_mark else 0)
+            if len(problems) >= MAX_PROBLEMS:
+                break  # no more are told, and a bomb is not worth reading to its end
             if count >= MAX_NODES:
                 problems.append(Problem(line, f"more than {MAX_NODES:,} YAML events", "write a shorter request"))
                 break
