@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -239,6 +243,21 @@ class House:
         found = list((self.folder / ".delegated" / "jobs").glob(f"*/{key}/r{revision}"))
         assert len(found) == 1, f"no job {key} r{revision}"
         return found[0]
+
+
+def on_terminal(command: list[str], columns: int, *, cwd: Path, env: dict[str, str]) -> str:
+    """Run a command that must succeed on a terminal of that width, and return all that it showed."""
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with subprocess.Popen(command, cwd=cwd, env=env, stdout=side, stderr=side) as process:
+        os.close(side)
+        shown = b""
+        with suppress(OSError):  # how Linux says that the other side is closed
+            while piece := os.read(main, 65536):
+                shown += piece
+        assert process.wait(30) == 0, shown
+    os.close(main)
+    return shown.decode().replace("\r\n", "\n")
 
 
 @contextmanager

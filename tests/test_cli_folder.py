@@ -21,7 +21,7 @@ from delegated.cli import place as places
 from delegated.cli.place import find
 from delegated.folder import PREFIX, request_id
 from delegated.request import parse
-from harness import House, until
+from harness import House, on_terminal, until
 
 
 class Played:
@@ -279,6 +279,36 @@ def test_list_and_status(house: House, daemon: Played) -> None:
     assert (code, out.splitlines()[0]) == (0, "runs: asking"), "a REQUEST that was deleted may still be worked on"
     code, _, err = run(house, "status", "--folder", str(house.outside / "nope"))
     assert (code, "there is no drop folder at" in err) == (exits.ABSENT, True)
+
+
+@pytest.mark.parametrize("columns", [40, 72, 80, 200])
+def test_list_fits_a_terminal(columns: int, house: House, daemon: Played) -> None:
+    """No line is wider than the terminal, nothing of an issue is cut off for it, and no colour is used."""
+    issue = "POST /runs/start answers 500 and the log has no traceback"
+    for key in ("20251128_133758", "20251128_133813"):
+        daemon.settle(key, verdict="root_cause_found", confidence="medium", cost_usd=0.0123, request={"title": issue})
+    env = house.env | {"TERM": "xterm-256color"}
+    command = [sys.executable, "-P", "-m", "delegated", "list"]
+    shown = on_terminal(command, columns, cwd=house.workspace, env=env)
+    assert "\x1b" not in shown
+    assert max(map(len, shown.splitlines())) < columns
+    words = " ".join(shown.split())
+    assert words.count(issue) == 2
+    assert words.count("20251128_133758") == 1
+    assert ("CONFIDENCE" in shown) == (columns >= 72)
+    assert shown.count("\n") == (3 if columns == 200 else 5 if columns >= 72 else 10), shown
+
+
+def test_what_a_running_job_has_sent_and_cost_is_told(house: House, daemon: Played) -> None:
+    """Waiting for an answer, a person sees the phase, the model, the tokens and the cost so far."""
+    house.request("runs").write_text("x")
+    daemon.status("runs", phase="waiting", model="gpt-4o", tokens=1365, cost_usd=0.00691)
+    line = "waiting (gpt-4o), 1,365 tokens, $0.0069 so far"
+    assert f"running  runs: {line}" in run(house, "status")[1]
+    code, _, err = run(house, "wait", "runs", "--timeout", "0.5")
+    assert (code, f"runs: {line}" in err) == (exits.TIMED_OUT, True)
+    daemon.status("runs", phase="gathering", tokens=0, cost_usd=0)
+    assert "runs: gathering\n" in run(house, "status")[1]
 
 
 def test_show(house: House, daemon: Played) -> None:

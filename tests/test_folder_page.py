@@ -160,7 +160,7 @@ def test_the_schema_refuses_what_is_no_status(change: dict[str, Any]) -> None:
     moment = "2025-11-28T13:37:58.000Z"
     good = {"schema": "delegated/status/1", "id": "x", "revision": 1, "state": "running", "phase": "asking"}
     good |= {"detail": "", "attempt": 1, "model": "gpt-4o", "started": moment, "heartbeat": moment}
-    good |= {"cost_usd": 0.0, "pid": 1}
+    good |= {"tokens": 0, "cost_usd": 0.0, "pid": 1}
     assert RULES.is_valid(good)
     assert not RULES.is_valid({**good, **change})
     assert not RULES.is_valid({key: value for key, value in good.items() if key not in change})

@@ -303,6 +303,7 @@ def test_status_tells_what_goes_on_and_goes_away(house: House, server: Server) -
 
     first = until(phase, what="waiting")
     assert (first["schema"], first["model"], first["revision"]) == ("delegated/status/1", "gpt-4o", 1)
+    assert first["tokens"] > 100
     until(lambda: (phase() or first)["heartbeat"] != first["heartbeat"], what="heartbeat moves")
     (house.folder / f"{PREFIX}CANCEL_s").touch()
     house.result("s")

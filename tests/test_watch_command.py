@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ import cases
 from delegated.cli import exits, findings, full_parser
 from delegated.cli.place import Place
 from delegated.quotes import WORDS
-from harness import House, until
+from harness import House, on_terminal, until
 from test_readme import blocks
 
 ROOT = Path(__file__).parent.parent
@@ -217,31 +216,12 @@ def test_a_result_of_any_shape_is_written_or_named(house: House) -> None:
 @pytest.mark.parametrize("columns", [40, 80])
 def test_pretty_fits_a_terminal(columns: int, house: House) -> None:
     """No line is wider than the terminal, but for a place and a command, which stay whole; no colour is used."""
-    import fcntl
-    import pty
-    import termios
-
     furnish(house)
     publish(house, "20251128_133758")
-    main, side = pty.openpty()
-    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    command = [*COMMAND, "--all", "--once"]
     env = house.env | {"TERM": "xterm-256color"}
-    with subprocess.Popen(command, cwd=house.workspace, env=env, stdout=side, stderr=side) as process:
-        os.close(side)
-        shown = b""
-        while True:
-            try:
-                piece = os.read(main, 65536)
-            except OSError:
-                break
-            if not piece:
-                break
-            shown += piece
-        assert process.wait(30) == 0
-    os.close(main)
-    assert b"\x1b" not in shown
-    lines = shown.decode().replace("\r\n", "\n").splitlines()
+    shown = on_terminal([*COMMAND, "--all", "--once"], columns, cwd=house.workspace, env=env)
+    assert "\x1b" not in shown
+    lines = shown.splitlines()
     assert any("result.dict()" in line for line in lines)
     assert "    src/autopack/main.py:15" in lines
     wide = [line for line in lines if len(line) > columns]

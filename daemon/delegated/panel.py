@@ -72,6 +72,15 @@ class Part:
     def cost_usd(self, amount: float) -> None:
         self._several.spent(self._place, amount)
 
+    @property
+    def tokens(self) -> int:
+        """The tokens of all models' prompts so far."""
+        return int(self._several.progress.tokens)
+
+    @tokens.setter
+    def tokens(self, number: int) -> None:
+        self._several.progress.tokens = number
+
     def tell(self, phase: str, detail: str = "") -> None:
         """Say what this model's call is doing now."""
         self._several.tell(self._place, phase, ": ".join(filter(None, (self._name, detail))))

@@ -78,6 +78,7 @@ class Progress:
         self.detail = ""
         self.model = ""
         self.attempt = 0
+        self.tokens = 0  # of all prompts so far
         self.cost_usd = 0.0
         self.egress: tuple[Egress, ...] = ()  # the receipts of the calls that have left
         self.reason = ""  # why it is to stop: cancelled, deleted, superseded, stopping
@@ -1293,6 +1294,7 @@ class Worker:
             "model": progress.model,
             "started": progress.started,
             "heartbeat": self._timestamp(),
+            "tokens": progress.tokens,
             "cost_usd": round(progress.cost_usd, 6),
             "pid": os.getpid(),
         }

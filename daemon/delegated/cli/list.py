@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from . import exits, terminal
@@ -49,15 +51,31 @@ def run(args: argparse.Namespace) -> int:
                 item["title"][:60],
             )
         )
-    widths = [max(len(row[n]) for row in table) for n in range(len(table[0]) - 1)]
-    for row in table:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        terminal.out("  ".join((*cells, row[-1])).rstrip())
+    _print(table)
     if left:
         terminal.next_step(f"delegate run {next(row.id for row in shown if row.id in left)}{place.flags()}")
     if len(rows) > len(shown):
         terminal.say(f"{len(rows) - len(shown)} more: delegate list --all")
     return exits.OK
+
+
+def _print(table: Sequence[tuple[str, ...]]) -> None:
+    """Print a table; where a line of it is too long for a terminal, its last column gets lines of its own."""
+    widths = [max(len(row[n]) for row in table) for n in range(len(table[0]) - 1)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)) for row in table]
+    room = terminal.width(sys.stdout)
+    if room is None or room > max(len(line) + 2 + len(row[-1]) for line, row in zip(lines, table, strict=True)):
+        for line, row in zip(lines, table, strict=True):
+            terminal.out(f"{line}  {row[-1]}".rstrip())
+        return
+    fits = room > max(map(len, lines))
+    for line, row in zip(lines if fits else lines[1:], table if fits else table[1:], strict=True):
+        if fits:
+            terminal.out(line.rstrip())
+        else:
+            terminal.wrapped(" · ".join(filter(None, row[:-1])), room - 1, "", "  ")
+        if row is not table[0] and row[-1]:
+            terminal.wrapped(row[-1], room - 1, "  ", "  ")
 
 
 def summary(place: Place, row: Row, not_run: str) -> dict[str, Any]:

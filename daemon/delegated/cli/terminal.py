@@ -41,6 +41,15 @@ def out(text: str = "") -> None:
     sys.stdout.write(_plain(text) + "\n")
 
 
+def wrapped(text: str, columns: int, first: str, rest: str) -> None:
+    """Write a text for a person in lines of at most `columns`: `first` leads the first one, `rest` the others."""
+    import textwrap
+
+    lines = textwrap.wrap(text, max(20, columns), initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    for line in lines:
+        out(line)
+
+
 def out_exactly(text: str) -> None:
     """Write data for the caller: a program gets the very text; a terminal never does."""
     if is_terminal(sys.stdout):

@@ -68,4 +68,10 @@ def describe(key: str, status: dict[str, Any] | None) -> str:
     attempt = status.get("attempt")
     if isinstance(attempt, int) and attempt > 1:
         words.append(f"attempt {attempt}")
-    return f"{key}: {' '.join(words)}"[:200]
+    said = f"{key}: {' '.join(words)}"[:200]
+    tokens, cost = status.get("tokens"), status.get("cost_usd")
+    if isinstance(tokens, int) and tokens > 0:
+        said += f", {tokens:,} tokens"
+    if isinstance(cost, int | float) and cost > 0:
+        said += f", ${cost:.4f} so far"
+    return said

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import textwrap
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -128,25 +127,22 @@ def _pretty(place: Place, key: str, result: dict[str, Any]) -> None:
     cost = result.get("cost_usd")
     head = [key, one_line(result.get("status")), one_line(result.get("verdict")).replace("_", " ")]
     head += [confidence_of(result), f"${cost:.4f}" if isinstance(cost, int | float) else ""]
-    _wrap(" · ".join(filter(None, head)), columns, "", "  ")
+    _tell(" · ".join(filter(None, head)), columns, "", "  ")
     if _title(result):
-        _wrap(_title(result), columns, "  ", "  ")
+        _tell(_title(result), columns, "  ", "  ")
     found = findings(place, result)
     if not any(each.kind == "cause" for each in found):
-        _wrap(headline(result), columns, "  ", "  ")
+        _tell(headline(result), columns, "  ", "  ")
     for each in found:
         sure = f" [{each.confidence}]" if each.confidence else ""
-        _wrap(f"{each.text}{sure}", columns, "  ", "    ")
+        _tell(f"{each.text}{sure}", columns, "  ", "    ")
         terminal.out(f"    {each.path}:{each.line}")  # whole, so that it can be clicked on
     after = report.next_command(result, key) or f"delegate show {key}"
     terminal.out(f"  next: {after}{place.flags()}\n")
 
 
-def _wrap(text: str, columns: int, first: str, rest: str) -> None:
-    for line in textwrap.wrap(
-        text[:_MOST_PROSE], columns, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
-    ):
-        terminal.out(line)
+def _tell(text: str, columns: int, first: str, rest: str) -> None:
+    terminal.wrapped(text[:_MOST_PROSE], columns, first, rest)
 
 
 def _title(result: dict[str, Any]) -> str:
