@@ -13,28 +13,30 @@ import math
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
+from delegated import ends
 from delegated import folder as names
 from delegated.answer import timestamp
 from delegated.calls import JobRecord
-from delegated.errors import OperatorError, Problem, RequestError
+from delegated.departed import Departed
+from delegated.errors import OperatorError, RequestError
 from delegated.flood import Pace, admit
 from delegated.folder import Bytes, Held, Look
 from delegated.journal import Journal
 from delegated.plan import Plan, Queue, Rules, Sig, Waiting, plan, put_off, settle
-from delegated.record import Refusal
 from delegated.registry import OLDER, Consent, Tracked
 from delegated.request import parse
-from delegated.result import BILLED, Egress, RequestRef, Result, failure
+from delegated.result import Result
 from delegated.retention import Keeper, trim
+from delegated.running import Answerer, Progress, Running
 from delegated.session import Session
 from delegated.watch import Bell, Polling, Rung
 
@@ -46,7 +48,6 @@ _ERROR_PAUSE_S: Final = 1.0
 _TRIES: Final = 3  # of a job that breaks by a fault of ours, in one life
 _DISK_PAUSE_S: Final = 0.25
 _DISK_PAUSE_CAP_S: Final = 5.0
-_PAID: Final = 256  # calls whose folder went away that are kept in mind, for when the same request comes again
 _KEEP_S: Final = 0.25  # a run that ends takes no longer over what need not be kept
 _JOURNAL_GONE_S: Final = 3.0  # `rm -r` of the whole folder takes the journal away a while before the folder itself
 
@@ -67,94 +68,6 @@ class Settings:
     max_requests_per_minute: int = 120
     max_waiting: int = 10_000
     retention_days: float = 30
-
-
-class Progress:
-    """What a job says of itself while it runs; shown in its STATUS file."""
-
-    def __init__(self, started: str, changed: Callable[[Progress], None]) -> None:
-        self.started = started
-        self.phase = "claimed"
-        self.detail = ""
-        self.model = ""
-        self.attempt = 0
-        self.tokens = 0  # of all prompts so far
-        self.cost_usd = 0.0
-        self.egress: tuple[Egress, ...] = ()  # the receipts of the calls that have left
-        self.reason = ""  # why it is to stop: cancelled, deleted, superseded, stopping
-        self._changed = changed
-
-    def tell(self, phase: str, detail: str = "") -> None:
-        """Say what is going on now."""
-        if (phase, detail) != (self.phase, self.detail):
-            self.phase, self.detail = phase, detail
-            self._changed(self)
-
-
-class Answerer(Protocol):
-    """Turns a claimed request into a result; see `answer.Desk`."""
-
-    async def answer(self, record: JobRecord, progress: Progress) -> Result:
-        """Return the result; a job that was answered in part before a crash goes on from its records."""
-
-    def recall(self, refusals: Iterable[Refusal]) -> None:
-        """Keep to what providers told an earlier life."""
-
-    def knock(self) -> None:
-        """Try at once where calls are held back: a person may have put something right."""
-
-    async def stop(self, record: JobRecord, progress: Progress) -> bool:
-        """Ask the providers to stop this job's calls; True when there was one running there."""
-
-
-class Running:
-    """A job's task, and what the loop must know of it."""
-
-    def __init__(self, key: str, name: str, progress: Progress, turn: int) -> None:
-        self.turn = turn  # its place in the order in which jobs began
-        self.key = key
-        self.name = name
-        self.progress = progress
-        self.task: asyncio.Task[None] | None = None
-        self.record: JobRecord | None = None
-        self.desk: Answerer | None = None  # the one that has the job's calls; a reload may have brought another
-        self.answered = False  # on its way out: nothing stops it any more
-        self.gone_since: float | None = None
-        self.status_due: asyncio.TimerHandle | None = None
-        self.seen = False  # its REQUEST stood there while it ran
-        self.new = False  # it was claimed just now
-        self.left = False  # its folder went away: what it pays for is recorded, nothing is published
-
-    @property
-    def ordered(self) -> bool:
-        """Say whether a RETRY file asked for this run."""
-        return self.record is not None and bool(self.record.claim.order)
-
-    @property
-    def stoppable(self) -> bool:
-        """Say whether a reason to stop this job would change how it ends: it is being answered."""
-        return self.desk is not None and not self.progress.reason and not self.answered
-
-    @property
-    def sent(self) -> bool:
-        """Say whether anything of this job has left for good."""
-        return self.record is not None and self.record.may_be_billed()
-
-
-@dataclass(slots=True, eq=False)
-class Left:
-    """A folder that went away while calls of its jobs ran: its session, which has the journal, and these jobs."""
-
-    session: Session
-    jobs: Mapping[str, Running]
-
-    def tasks(self, reason: str | None = None) -> list[asyncio.Task[None]]:
-        """List the tasks that still run; with `reason` only those of jobs that are being stopped for it."""
-        return [
-            job.task
-            for job in self.jobs.values()
-            if job.task is not None and not job.task.done() and reason in (None, job.progress.reason)
-        ]
 
 
 class Worker:
@@ -194,12 +107,8 @@ class Worker:
         self._disk_pause = _DISK_PAUSE_S
         self._turns = 0
         self._pace: Pace | None = None  # over all attachments: another folder is no way around it
-        self._left: list[Left] = []
-        self._leaving: set[asyncio.Task[None]] = set()
-        # Calls that left from a folder that went away, by id and SHA-256 of the request: they are not paid for again
-        # when the same request is found in the folder that comes in its place.
-        self._paid: dict[tuple[str, str], Running] = {}
         self._log = structlog.get_logger("delegated.worker").bind(folder=path)
+        self._departed = Departed(self._log)
         self._reset()
 
     def _reset(self) -> None:
@@ -260,7 +169,7 @@ class Worker:
                     left = not await self._serve(session)
                 finally:
                     if left:
-                        self._leave(session)
+                        self._departed.leave(session, self._jobs)
                     else:
                         stopped = tuple(self._jobs)
                         await self._drain(self._settings.grace_s)
@@ -280,19 +189,10 @@ class Worker:
 
     async def _open(self) -> Session:
         """Open the folder; one that was left and is back is taken up as it is. Raises `OSError` when there is none."""
-        for left in self._left:
-            session = left.session
-            if not session.folder.still_there():
-                continue
-            if stopped := left.tasks("stopping"):
-                await asyncio.wait(stopped)  # they end at once, and are taken up anew
-            session.rejoin(self._bell, self._settings.watch)
-            self._left.remove(left)
-            for key, running in left.jobs.items():
-                self._paid = {known: job for known, job in self._paid.items() if job is not running}
-                if running.task is not None and not running.task.done():
-                    running.left = False
-                    self._jobs[key] = running
+        back = await self._departed.rejoin(self._bell, self._settings.watch)
+        if back is not None:
+            session, jobs = back
+            self._jobs.update(jobs)
             return session
         return Session(
             self.path,
@@ -303,50 +203,6 @@ class Worker:
             until=f"{self._only} is settled" if self._only else "nothing waits" if self._once else "",
             consent=self._consent,
         )
-
-    def _leave(self, session: Session) -> None:
-        """Give up a folder that went away, and whoever drops into the new one does not wait.
-
-        Calls that have left go on to their end: what they say is recorded in the journal, wherever it went.
-        """
-        left = Left(session, self._jobs)
-        for running in left.jobs.values():
-            running.left = True
-            if running.record is not None and running.sent:
-                claim = running.record.claim
-                self._paid[claim.id, claim.sha256] = running
-            else:
-                self._halt(running)
-        while len(self._paid) > _PAID:
-            del self._paid[next(iter(self._paid))]
-        session.leave()
-        self._left.append(left)
-        self._log.info("folder.left", calls=sum(running.sent for running in left.jobs.values()))
-        task = asyncio.create_task(self._see_out(left))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-
-    async def _see_out(self, left: Left) -> None:
-        """Close a folder that was left once its calls have ended, unless it came back before."""
-        while tasks := left.tasks():
-            await asyncio.wait(tasks)
-        if left in self._left:
-            self._left.remove(left)
-            left.session.close()
-
-    async def _inherit(self, session: Session, record: JobRecord, running: Running) -> None:
-        """Take over what was paid for the very same request before its folder was replaced, rather than pay again."""
-        claim = record.claim
-        former = self._paid.get((claim.id, claim.sha256))
-        if former is None or former.record is None or record.found or record.may_be_billed():
-            return
-        running.progress.tell("waiting", "it was asked already, before the folder was replaced")
-        # At once, too: were this life to end now, the next one would know of nothing.
-        await session.journal.run_whole(record.inherit, former.record)
-        if former.task is not None and not former.task.done():
-            await asyncio.wait([former.task])
-            await session.journal.run_whole(record.inherit, former.record)
-        self._paid.pop((claim.id, claim.sha256), None)
 
     # One attachment
 
@@ -966,11 +822,12 @@ class Worker:
                 await session.journal.run(session.archive, record)
             self._post_status(session, running)
             if claim.refused or claim.duplicate_of:
-                known = self._refused(record) if claim.refused else self._duplicate(record)
+                at = self._timestamp()
+                known = ends.refused(record, at) if claim.refused else ends.duplicate(record, at)
                 await self._publish(session, record, known, running, sig)
                 return
             try:
-                await self._inherit(session, record, running)
+                await self._departed.inherit(session, record, running)
                 running.desk = self._desk
                 # The file, not only the order as heard: it may have come before the request, when it was about nothing.
                 if claim.id in self._cancels or session.folder.dir.exists(f"{names.PREFIX}CANCEL_{claim.id}"):
@@ -992,26 +849,19 @@ class Worker:
                     self._log.info("job.superseded")
                     raise
                 if self._orphaned(session, record):
-                    result = self._uncertain(record, running.progress)
+                    result = ends.uncertain(record, running.progress, self._timestamp())
                 elif running.progress.reason not in ("cancelled", "deleted"):
                     raise
                 else:
-                    result = self._cancelled(record, running.progress)
+                    result = ends.cancelled(record, running.progress, self._timestamp())
             except Exception as error:  # the job boundary
                 if isinstance(error, OSError) and error.errno is not None:
                     if not self._orphaned(session, record):
                         raise  # the disk: the records are the truth, and the job goes on from them when there is room
-                    result = self._uncertain(record, running.progress)
+                    result = ends.uncertain(record, running.progress, self._timestamp())
                 else:
                     self._log.exception("job.broke")
-                    result = Result(
-                        status="failed",
-                        request=_ref(record),
-                        timestamp=self._timestamp(),
-                        error=failure("internal", f"{type(error).__name__}", claim.id),
-                        warnings=_billed(record),
-                        egress=running.progress.egress,
-                    )
+                    result = ends.broken(record, running.progress, self._timestamp(), error)
             running.answered = True
             await self._publish(session, record, result, running, sig)
 
@@ -1028,52 +878,9 @@ class Worker:
                 if running.task is not None:
                     running.task.uncancel()
 
-    def _refused(self, record: JobRecord) -> Result:
-        problem = Problem(
-            None,
-            record.claim.refused,
-            "write the request as an ordinary file below the size limit; large files and logs are named under `Files`",
-        )
-        return Result(
-            status="rejected",
-            request=_ref(record),
-            timestamp=self._timestamp(),
-            problems=(str(problem),),
-            error=failure("invalid_request", record.claim.refused, record.claim.id),
-        )
-
-    def _duplicate(self, record: JobRecord) -> Result:
-        origin = record.claim.duplicate_of
-        return Result(status="duplicate", request=_ref(record), timestamp=self._timestamp(), duplicate_of=origin)
-
     def _orphaned(self, session: Session, record: JobRecord) -> bool:
         """Say whether a call has left of which no record is left: without a RESULT the next start would pay again."""
         return session.journal.gone and record.may_be_billed()
-
-    def _uncertain(self, record: JobRecord, progress: Progress) -> Result:
-        message = "the journal was taken away while the call ran; it may have been billed, and its answer is lost"
-        return Result(
-            status="uncertain",
-            request=_ref(record),
-            timestamp=self._timestamp(),
-            error=failure("uncertain", message, record.claim.id),
-            model=progress.model,
-            egress=progress.egress,
-        )
-
-    def _cancelled(self, record: JobRecord, progress: Progress) -> Result:
-        message = (
-            "its REQUEST file was deleted" if progress.reason == "deleted" else "it was cancelled by its CANCEL file"
-        )
-        return Result(
-            status="cancelled",
-            request=_ref(record),
-            timestamp=self._timestamp(),
-            error=failure("cancelled", message, record.claim.id),
-            warnings=_billed(record),
-            model=progress.model,
-            egress=progress.egress,
-        )
 
     # Publishing
 
@@ -1305,11 +1112,11 @@ class Worker:
 
         A job that has sent nothing is stopped at once: it would only begin what there may be no time to end.
         """
-        jobs = [*self._jobs.values(), *(job for left in self._left for job in left.jobs.values())]
+        jobs = [*self._jobs.values(), *self._departed.jobs()]
         for running in jobs:
             with suppress(OSError):
                 if running.stoppable and not running.sent:
-                    self._halt(running)
+                    running.halt()
         tasks = [job.task for job in jobs if job.task is not None and not job.task.done()]
         if not tasks:
             return
@@ -1320,16 +1127,10 @@ class Worker:
             self._on_beat()
             _, pending = await asyncio.wait(pending, timeout=min(1.0, max(0.0, deadline - time.monotonic())))
         for running in jobs:
-            self._halt(running)
+            running.halt()
         if pending:
             await asyncio.wait(pending, timeout=5)
-        if self._leaving:
-            await asyncio.wait(self._leaving, timeout=5)
-
-    def _halt(self, running: Running) -> None:
-        if running.task is not None:
-            running.progress.reason = running.progress.reason or "stopping"
-            running.task.cancel()
+        await self._departed.end(5)
 
     def _timestamp(self) -> str:
         return timestamp(self._wall())
@@ -1337,12 +1138,3 @@ class Worker:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _billed(record: JobRecord) -> tuple[str, ...]:
-    return (BILLED,) if record.may_be_billed() else ()
-
-
-def _ref(record: JobRecord) -> RequestRef:
-    claim = record.claim
-    return RequestRef(claim.id, claim.name, claim.sha256, claim.revision)
