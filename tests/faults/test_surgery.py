@@ -123,7 +123,7 @@ def test_row_37_an_answer_that_came_while_there_was_no_folder(house: House, serv
 @WIRES
 def test_row_37_killed_once_the_new_journal_knows(house: House, server: Server, wire: str) -> None:
     """Killed while the same request in the new folder waits for the old call: the next life looks that call up."""
-    daemon = waiting_call(house, server, wire, deadline_s=4)
+    daemon = waiting_call(house, server, wire, deadline_s=30)
     shutil.rmtree(house.folder)
     until(lambda: daemon.has("folder.left"), what="noticed")
     house.folder.mkdir()
@@ -218,7 +218,7 @@ def test_row_38_the_same_request_in_the_new_folder(house: House, server: Server,
 @WIRES
 def test_row_38_stopped_while_the_old_folder_s_call_runs(house: House, server: Server, wire: str) -> None:
     """SIGTERM: the old folder's call is given the same grace as any; put back, a new life takes it up."""
-    daemon = waiting_call(house, server, wire, grace_s=1, deadline_s=4)
+    daemon = waiting_call(house, server, wire, grace_s=1, deadline_s=30)
     os.rename(house.folder, house.tmp / "old")
     until(lambda: daemon.has("folder.missing"), what="noticed")
     assert daemon.stop() == 0
