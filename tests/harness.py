@@ -198,7 +198,10 @@ class House:
         return daemon
 
     def up(self, *arguments: str) -> Daemon:
-        return self.start(*arguments).ready()
+        """Start a daemon that has all its imports behind it: on a busy machine they outlast a short deadline."""
+        daemon = self.start(*arguments).ready()
+        until(lambda: daemon.has("app.warmed"), what="imports done", pause=0.02)
+        return daemon
 
     def close(self) -> None:
         for daemon in self._daemons:

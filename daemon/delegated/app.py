@@ -207,6 +207,7 @@ class App:
                 from delegated.models.client import preload
 
                 preload()
+        self._log.info("app.warmed")
 
     def _on_beat(self, path: str) -> None:
         """Feed the supervisor's watchdog, from the loops that do the work and only while all of them come round."""
