@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from delegated import folder as drop
 from delegated.errors import OperatorError
@@ -67,6 +68,8 @@ def _there(root: str, path: str) -> bool:
 
 
 _LEAVE_S: Final = 30.0
+_OWN: Final = 12  # files that a traceback adds to a request
+_LIBRARY: Final = re.compile(r"/(?:site-packages|dist-packages|node_modules|\.[^/]+)/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +265,30 @@ def _complaint(key: str, code: int | None, said: str) -> OperatorError:
     )
 
 
-def ask(
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that was dropped by `begin`: its place, its id, and whether a daemon served the folder then."""
+
+    place: Place
+    id: str
+    served: bool
+
+    @property
+    def page(self) -> str:
+        """The path at which its RESULT.md is put."""
+        return self.place.path(drop.result_name(self.id, "md"))
+
+    def result(self, timeout: float | None) -> Result:
+        """Wait for the RESULT for at most `timeout` seconds, doing the work where nobody does. Raises as `settle`."""
+        from delegated.result import from_json
+
+        settle(self.place, self.id, served=self.served, timeout=timeout, progress=Progress(quiet=True))
+        with self.place.open() as directory:
+            text = directory.read(drop.result_name(self.id, "json"), 64 << 20).decode("utf-8", "replace")
+        return from_json(text)
+
+
+def begin(
     issue: str,
     *,
     files: Sequence[str],
@@ -272,18 +298,18 @@ def ask(
     questions: Sequence[str],
     workspace: str | None,
     model: str | None,
-    timeout: float | None,
-) -> Result:
-    """Do what `delegated.ask` promises."""
+    frames: Sequence[str] = (),
+) -> Asked:
+    """Drop the request that these words are; of `frames`, files that a traceback names, the workspace's own go along.
+
+    Raises `TypeError` and `ValueError` when they are none, `OperatorError` when it cannot be dropped.
+    """
     from delegated.request import Options, Request
-    from delegated.result import from_json
 
     if not isinstance(issue, str):
         raise TypeError(f"the issue should be a text that says what is wrong, not {type(issue).__name__}")
     if not issue.strip():
         raise ValueError("the issue is empty; it should say in a sentence what is wrong")
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout should be more than 0 seconds, or None for no limit; it is {timeout!r}")
     for name, value in (("files", files), ("attempted_fixes", attempted_fixes), ("questions", questions)):
         if isinstance(value, str):
             raise ValueError(f"{name} should be a list of texts, not one text")
@@ -294,14 +320,32 @@ def ask(
             context=context,
             logs=logs,
             attempted_fixes=tuple(attempted_fixes),
-            files=relative(place, files),
+            files=tuple(dict.fromkeys((*relative(place, files), *own(place.workspace, frames)))),
             questions=tuple(questions),
             options=Options(models=(model,) if model else ()),
         )
         started = submit(place, request)
     except Usage as error:
         raise ValueError(str(error)) from error  # its hint speaks of flags
-    settle(place, started.key, served=started.served_by is not None, timeout=timeout, progress=Progress(quiet=True))
-    with place.open() as directory:
-        text = directory.read(drop.result_name(started.key, "json"), 64 << 20).decode("utf-8", "replace")
-    return from_json(text)
+    return Asked(place, started.key, started.served_by is not None)
+
+
+def own(root: str, paths: Iterable[str]) -> tuple[str, ...]:
+    """Choose the files of a workspace among those that a traceback names: no library's, no virtual environment's."""
+    base = os.path.realpath(root)
+    libraries = {os.path.realpath(path) for path in (sys.prefix, sys.base_prefix)} - {base}
+    found: dict[str, None] = {}
+    for path in paths:
+        real = os.path.realpath(path)
+        below = os.path.relpath(real, base).replace(os.sep, "/") if real.startswith(os.path.join(base, "")) else ""
+        library = any(real.startswith(os.path.join(each, "")) for each in libraries if each.startswith(base))
+        if below and not library and not _LIBRARY.search(f"/{below}") and os.path.isfile(real):
+            found[below] = None
+    return tuple(found)[:_OWN]
+
+
+def ask(issue: str, *, timeout: float | None, **words: Any) -> Result:
+    """Do what `delegated.ask` promises."""
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout should be more than 0 seconds, or None for no limit; it is {timeout!r}")
+    return begin(issue, **words).result(timeout)
