@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
     from delegated.errors import OperatorError
     from delegated.failures import Failed
-    from delegated.guard import Attempt, Guard, Pending
+    from delegated.guard import Attempt, Guard
+    from delegated.pending import Pending
     from delegated.result import Result
 
 __version__ = "0.1.0"
@@ -116,7 +117,7 @@ _OF: dict[str, str] = {
     "Failed": "failures",
     "Guard": "guard",
     "OperatorError": "errors",
-    "Pending": "guard",
+    "Pending": "pending",
     "Result": "result",
 }
 

@@ -72,7 +72,7 @@ def as_logs(run: Sequence[Failed]) -> str:
     for each in run:
         alike.setdefault(each.log or each.error, []).append(each)
     parts = []
-    for log, failed in alike.items():
-        numbers = ", ".join(str(each.number) for each in failed)
-        parts.append(f"Attempt{'s' if len(failed) > 1 else ''} {numbers} of {len(run)}:\n{log.rstrip()}\n")
+    for log, those in alike.items():
+        numbers = ", ".join(str(each.number) for each in those)
+        parts.append(f"Attempt{'s' if len(those) > 1 else ''} {numbers} of {len(run)}:\n{log.rstrip()}\n")
     return "\n".join(parts)

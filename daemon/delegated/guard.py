@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import threading
@@ -10,82 +9,19 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar, cast
 
 from delegated.failures import Failed, as_logs, counts, failed, one_line, shortened
-from delegated.result import Result
+from delegated.pending import Asked, Begin, Pending, in_a_line
+
+if TYPE_CHECKING:
+    from delegated.result import Result
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _LOG_CHARS: Final = 32 << 10  # of one attempt
 _ALL_CHARS: Final = 256 << 10  # of all attempts together
-_ROOT_CAUSE_CHARS: Final = 300
-
-
-class Asked(Protocol):
-    """A request that lies in the folder."""
-
-    @property
-    def id(self) -> str:
-        """Its id."""
-
-    @property
-    def page(self) -> str:
-        """The path at which its RESULT.md is put."""
-
-    def result(self, timeout: float | None) -> Result:
-        """Wait for the RESULT for at most `timeout` seconds. Raises as `delegated.ask`."""
-
-
-Begin = Callable[..., Asked]
-"""Drops a request: the arguments of `delegated.ask` without `timeout`, and `frames`, the files of tracebacks."""
-
-
-class Pending:
-    """A question that is being answered, by a daemon or by a process that was started for it.
-
-    `id` is the request's, `page` where its RESULT.md will be. It is answered also when this program ends before, by the
-    daemon that serves the folder.
-    """
-
-    def __init__(self, asked: Asked, timeout: float | None, settled: Callable[[Pending], None]) -> None:
-        self.id = asked.id
-        self.page = asked.page
-        self.error: Exception | None = None
-        self._result: Result | None = None
-        self._asked = asked
-        self._timeout = timeout
-        self._settled = settled
-        self._over = threading.Event()
-        # A daemon thread: a program that ends does not wait for an answer that nobody reads any more.
-        threading.Thread(target=self._wait, name=f"delegated {self.id}", daemon=True).start()
-
-    def _wait(self) -> None:
-        try:
-            self._result = self._asked.result(self._timeout)
-        except Exception as error:  # noqa: BLE001 - told to whoever waits
-            self.error = error
-        self._over.set()
-        self._settled(self)
-
-    @property
-    def done(self) -> bool:
-        """Say whether there is a RESULT, or will be none (`error`)."""
-        return self._over.is_set()
-
-    @property
-    def result(self) -> Result | None:
-        """Return the RESULT, None while there is none."""
-        return self._result
-
-    def wait(self, timeout: float | None = None) -> Result:
-        """Wait for at most `timeout` seconds. Raises `TimeoutError`, and what `delegated.ask` raises."""
-        if not self._over.wait(timeout):
-            raise TimeoutError(f"no RESULT for {self.id} within the time given")
-        if self._result is None:
-            raise self.error or TimeoutError(f"no RESULT for {self.id}")
-        return self._result
 
 
 class Attempt:
@@ -295,6 +231,8 @@ class Guard:
 
     async def _ask_beside(self, question: _Question) -> None:
         """Ask without holding up the event loop; who is cancelled meanwhile leaves, and the request is answered."""
+        import asyncio
+
         asked = await asyncio.to_thread(self._drop, question)
         if asked is None:
             return
@@ -342,7 +280,7 @@ class Guard:
     def _answered(self, question: _Question, result: Result, page: str) -> None:
         self._result = result
         if question.error is not None:
-            _add_note(question.error, f"delegated: {_in_a_line(result)} [{page}]")
+            _add_note(question.error, f"delegated: {in_a_line(result)} [{page}]")
             with suppress(Exception):  # a frozen one
                 question.error.delegated_result = result  # type: ignore[attr-defined]
         self._hand_over(result, question.error)
@@ -368,17 +306,6 @@ class _Question:
 
     error: Exception | None
     run: tuple[Failed, ...]
-
-
-def _in_a_line(result: Result) -> str:
-    """Say a RESULT in a line that may be printed: a model's words are not to be trusted."""
-    from delegated.markdown import line
-
-    found = result.analysis
-    if found is not None:
-        return f"{found.verdict} ({found.confidence.level}): {line(found.root_cause, _ROOT_CAUSE_CHARS)}"
-    why = result.error.message if result.error is not None else result.duplicate_of
-    return f"{result.status}: {line(why, _ROOT_CAUSE_CHARS)}"
 
 
 def _add_note(error: Exception | None, note: str) -> None:
