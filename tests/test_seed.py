@@ -308,6 +308,55 @@ def test_a_reader_of_the_json_goes_on_working(house: House) -> None:
     assert result["confidence_level"] in ("high", "medium", "low")
 
 
+def summary(path: Path) -> list[str]:
+    """Read a RESULT as a program does that was written for the first script: by its field names alone."""
+    result = json.loads(path.read_text("utf-8"))
+    lines = [f"{result['timestamp'][:4]}: {result['root_cause'] or result['analysis'] or 'no answer'}"]
+    for fix in sorted(result["recommended_fixes"], key=lambda fix: fix["priority"]):
+        lines.append(f"{fix['priority']}. {fix['description']} ({fix['file']}): {fix['rationale']}")
+        lines += fix["changes"].splitlines()
+    lines += [f"then: {step}" for step in result["additional_investigation"]]
+    assert isinstance(result["raw_response"], str)
+    # The one line that it has to change: `confidence` was the word, and is now how the word came about.
+    return [*lines, f"confidence: {result.get('confidence_level') or result['confidence']}"]
+
+
+def test_a_program_of_old_asks_and_reads(house: House) -> None:
+    """A request with the first script's keys is answered, and its reader reads the RESULT, its confidence apart."""
+    request = {
+        "issue_description": "500 on /runs/start",
+        "file_paths": ["src/autopack/main.py"],
+        "error_logs": "Internal Server Error",
+        "attempted_fixes": ["Added Request import"],
+    }
+    house.drop("of-old", json.dumps(request), ".json")
+    result = house.result("of-old")
+    assert (result["status"], sent(result)) == ("answered", {"src/autopack/main.py"})
+    assert summary(house.result_path("of-old")) == [
+        f"{result['timestamp'][:4]}: {ANSWER['root_cause']}",
+        "1. Add global exception handler with full traceback logging (src/autopack/main.py): A failure must be seen.",
+        "--- a/src/autopack/main.py",
+        "+++ b/src/autopack/main.py",
+        "@@ -5 +5 @@",
+        f"-{HANDLER}",
+        "+    log.exception('start')",
+        "then: Look at the middleware.",
+        "confidence: high",
+    ]
+    # Unchanged, that line prints an object and finds no answer sure enough; it does not take one for sure that is not.
+    assert set(result["confidence"]) == {"level", "score", "parts"}
+    assert result["confidence"] != "high"
+
+
+def test_a_program_of_old_reads_that_there_is_no_answer(house: House) -> None:
+    """Each field is there, and empty."""
+    house.drop("no-issue", json.dumps({"file_paths": ["src/autopack/main.py"]}), ".json")
+    assert house.result("no-issue")["status"] == "rejected"
+    year, *rest = summary(house.result_path("no-issue"))
+    assert year.endswith(": no answer")
+    assert rest == ["confidence: None"]
+
+
 def test_another_workspace(house: House) -> None:
     """--workspace names the root, from anywhere."""
     command = (
