@@ -176,7 +176,7 @@ def test_no_env_file_is_ever_read(machine: Machine, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("key", sorted(settings.NAMES - settings.FREE - settings.TIGHTEN))
 def test_a_workspace_cannot_set_what_is_the_operators(machine: Machine, key: str) -> None:
     """Endpoints, keys, paths, prices, logs: refused with the reason, whatever the value."""
-    value = {"retry": "{attempts: 1}", "log": "{level: debug}"}.get(
+    value = {"retry": "{attempts: 1}", "log": "{level: debug}", "notify": "{webhook_url: 'https://x'}"}.get(
         key, "{}" if key in ("models", "endpoints") else "1"
     )
     machine.write("workspace", f"model: x\n{key}: {value}\n")

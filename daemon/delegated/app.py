@@ -23,6 +23,7 @@ from delegated.config import Config
 from delegated.errors import OperatorError
 from delegated.home import state_directory
 from delegated.models import Model
+from delegated.notify import Notifier
 from delegated.outfit import Lanes, Models
 from delegated.plan import Rules
 from delegated.pricing import ModelFacts
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _ATTEMPTS: Final = 6  # in a run that is to end
 _DEADLINE_S: Final = 600.0  # likewise
 T = TypeVar("T")
+_LAST_S: Final = 3.0  # for what is still to be told when a run ends by itself
 _STALE_S: Final = 20.0  # a loop that has not come round for so long hangs: the watchdog is not fed
 
 
@@ -59,6 +61,7 @@ class App:
         self._lanes = Lanes()
         self._purse = Purse(os.path.join(state_directory(os.environ), FILE), self._beside)
         self._ends = False
+        self._notifier = Notifier()
         self._models: dict[Desk, Models] = {}
         self._spaces: dict[str, Workspace] = {}
         self._surveys: dict[str, Survey] = {}
@@ -74,6 +77,7 @@ class App:
         self._ends = once or only is not None
         interval = service.watchdog_interval()
         self._ping_every = interval / 3 if interval else None
+        self._set_channels(self._config)
         try:
             for path in self._workspaces:
                 config = self._load(path)
@@ -91,6 +95,7 @@ class App:
                     once=once,
                     only=only,
                     consent=functools.partial(self._consent, path, folder, once=once, only=only is not None),
+                    on_settled=functools.partial(self._notifier.tell, path),
                 )
             async with asyncio.TaskGroup() as group:
                 for worker in self._workers.values():
@@ -102,6 +107,7 @@ class App:
             raise
         finally:
             service.stopping()
+            await self._beside(self._notifier.finish, _LAST_S if self._ends and not self._signals else 0.0)
             for models in tuple(self._models.values()):
                 await models.close()
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -169,6 +175,13 @@ class App:
         self._models[desk] = models
         return desk
 
+    def _set_channels(self, config: Config) -> None:
+        found, why = outfit.channels(config, os.environ, self._workspaces, ends=self._ends)
+        self._notifier.use(found)
+        if why:
+            tell = self._log.warning if config.notify.desktop is True else self._log.info
+            tell("notify.no_desktop", reason=why)
+
     def _sieve(self, config: Config) -> Sieve | None:
         found, problems = outfit.sieve(config, self._workspaces)
         for note in problems:
@@ -234,6 +247,7 @@ class App:
         if self._signals > 1:
             os._exit(128 + number)  # asked twice: the records on disk are all that is needed
         self._log.info("app.stopping", signal=signal.Signals(number).name)
+        self._notifier.stop()
         service.stopping()
         for worker in self._workers.values():
             worker.stop()
@@ -255,6 +269,10 @@ class App:
                 task = asyncio.create_task(self._retire(desk))
                 self._retiring.add(task)
                 task.add_done_callback(self._retiring.discard)
+            config = next(iter(fresh.values()))
+            self._set_channels(config)
+            for note in configs.warnings(config, os.environ):
+                self._log.warning("config.warning", note=note)
             self._log.info("config.reloaded")
         service.ready(f"serving {len(self._workers)} workspace(s)")
 

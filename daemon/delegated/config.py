@@ -8,19 +8,20 @@ files are never read.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from delegated import layers
 from delegated.errors import OperatorError
 from delegated.layers import Merged
-from delegated.settings import OPENAI, Config, Endpoint, Log, ModelSettings, Retry, adapter
+from delegated.settings import LOOPBACK, OPENAI, Config, Endpoint, Log, ModelSettings, Notify, Retry, adapter
 
 if TYPE_CHECKING:
     from delegated.rules import Rule
@@ -31,6 +32,7 @@ __all__ = [
     "Endpoint",
     "Log",
     "ModelSettings",
+    "Notify",
     "Retry",
     "api_key",
     "files",
@@ -38,6 +40,7 @@ __all__ = [
     "load",
     "secret_rules",
     "warnings",
+    "webhook_secret",
     "wire",
 ]
 
@@ -45,7 +48,6 @@ SYSTEM_FILE: Final = "/etc/delegated/config.yaml"
 WORKSPACE_FILE: Final = ".delegated.yaml"
 EX_CONFIG: Final = 78
 _RULES_BYTES: Final = 4 << 20
-LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _FOLDER: Final = re.compile(r"^[^#\n]*folder", re.MULTILINE)
 
@@ -251,17 +253,53 @@ def api_key(endpoint: Endpoint, env: Mapping[str, str], credentials_dir: str | N
     Raises:
         OperatorError: a key file that others may read, or that cannot be read, or holds anything but one key.
     """
-    if endpoint.key_env and (key := env.get(endpoint.key_env, "").strip()):
-        return _one_key(key, f"${endpoint.key_env}")
-    if endpoint.key_credential and credentials_dir:
-        path = os.path.join(credentials_dir, endpoint.key_credential)
+    return _key_at(
+        Keyed("key_file", endpoint.key_env, endpoint.key_credential, endpoint.key_file), env, credentials_dir
+    )
+
+
+def webhook_secret(notify: Notify, env: Mapping[str, str], credentials_dir: str | None = None) -> bytes | None:
+    """Return the bytes that webhooks are signed with; None when there are none.
+
+    Raises:
+        OperatorError: as `api_key`, and where what is found is not `whsec_` and 24 to 64 bytes in Base64.
+    """
+    variable, credential, file = notify.webhook_secret_env, notify.webhook_secret_credential, notify.webhook_secret_file
+    text = _key_at(Keyed("webhook_secret_file", variable, credential, file), env, credentials_dir)
+    if text is None:
+        return None
+    try:
+        secret = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        secret = b""
+    if not text.startswith("whsec_") or not 24 <= len(secret) <= 64:
+        hint = "echo whsec_$(openssl rand -base64 32) makes one"
+        raise OperatorError("the webhook's secret should be `whsec_` and 24 to 64 bytes in Base64", EX_CONFIG, hint)
+    return secret
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """Where a key is looked for, in this order; `setting` names the last one."""
+
+    setting: str
+    variable: str
+    credential: str
+    file: str
+
+
+def _key_at(at: Keyed, env: Mapping[str, str], credentials_dir: str | None) -> str | None:
+    if at.variable and (key := env.get(at.variable, "").strip()):
+        return _one_key(key, f"${at.variable}")
+    if at.credential and credentials_dir:
+        path = os.path.join(credentials_dir, at.credential)
         if found := _key_in(path, private=False):  # systemd guards it, and shows it as 0440 to the service's user
             return _one_key(found, path)
-    if endpoint.key_file:
-        path = os.path.expanduser(endpoint.key_file)
+    if at.file:
+        path = os.path.expanduser(at.file)
         if found := _key_in(path, private=True):
             return _one_key(found, path)
-        hint = "write the key into it, or drop `key_file`"
+        hint = f"write the key into it, or drop `{at.setting}`"
         raise OperatorError(f"the key file {path} is absent or empty", EX_CONFIG, hint)
     return None
 
@@ -301,4 +339,11 @@ def warnings(config: Config, env: Mapping[str, str]) -> tuple[str, ...]:
         keyed = endpoint.key_env or endpoint.key_credential or endpoint.key_file
         if url_parts.scheme == "http" and url_parts.hostname not in LOOPBACK and keyed:
             found.append(f"endpoint `{name}` would send its key and your code in the clear: use https")
+    if config.notify.webhook_url:
+        try:
+            if webhook_secret(config.notify, env, env.get("CREDENTIALS_DIRECTORY")) is None:
+                variable = config.notify.webhook_secret_env
+                found.append(f"`notify.webhook_url` is not called: there is no secret to sign with; set {variable}")
+        except OperatorError as error:
+            found.append(f"`notify.webhook_url` is not called: {error}" + (f"; {error.hint}" if error.hint else ""))
     return tuple(found)

@@ -229,7 +229,7 @@ def _line_in(where: str) -> int:
 
 
 def complaint(error: Any) -> str:
-    """Say what was found and what would be right. No value of an endpoint is repeated: it might be a key."""
+    """Say what was found and what would be right. No value that might be a key is repeated."""
     path: Path = error["loc"]
     if error["type"] == "unexpected_keyword_argument":
         name = str(path[-1])
@@ -247,7 +247,8 @@ def complaint(error: Any) -> str:
         )
         return f"there is no key `{dotted(path)}`{guess}"
     found = error["input"]
-    shown = f": {json.dumps(found)[:60]}" if path[0] != "endpoints" and isinstance(found, str | int | float) else ""
+    private = path[0] in ("endpoints", "notify")
+    shown = f": {json.dumps(found)[:60]}" if not private and isinstance(found, str | int | float) else ""
     cause = error.get("ctx", {}).get("error")
     expected = str(cause) if cause else error["msg"].replace("Input should", "should")
     return f"`{dotted(path)}{shown}` {expected}"

@@ -19,6 +19,7 @@ from delegated.models.gate import Gate, Gated, pauses
 from delegated.models.offline import Offline
 from delegated.models.recorded import Patience, Recorded
 from delegated.models.refusing import Refusing
+from delegated.notify import Channel
 from delegated.pricing import ModelFacts
 from delegated.prompt import Prompt
 from delegated.record import Refusal
@@ -198,6 +199,29 @@ class Models:
         gate = self._lanes.gate(endpoint.base_url, key, config.retry)
         attempts = config.retry.attempts or (_ATTEMPTS if self._ends else None)
         return Gated(recorded, gate, attempts=attempts, patient=not self._ends)
+
+
+def channels(
+    config: Config, env: Mapping[str, str], workspaces: Sequence[str], *, ends: bool
+) -> tuple[tuple[Channel, ...], str]:
+    """Make the ways to tell that a RESULT stands, and say why there is no notification on the desktop ("": there is).
+
+    In a run that `ends`, whoever started it looks on: only a desktop that is asked for outright is notified.
+    """
+    from delegated.notify import desktop
+
+    found: list[Channel] = []
+    why = ""
+    if config.notify.desktop is True or (config.notify.desktop == "auto" and not ends):
+        shown, why = desktop.find(env, workspaces, asked=config.notify.desktop is True)
+        found += [shown] if shown is not None else []
+    if config.notify.webhook_url:
+        from delegated.notify.webhook import Webhook
+
+        with contextlib.suppress(OperatorError):  # `config.warnings` says what is wrong with it
+            secret = configs.webhook_secret(config.notify, env, env.get("CREDENTIALS_DIRECTORY"))
+            found += [Webhook(config.notify.webhook_url, secret)] if secret is not None else []
+    return tuple(found), why
 
 
 def sieve(config: Config, workspaces: Sequence[str]) -> tuple[Sieve | None, tuple[str, ...]]:

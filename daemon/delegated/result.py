@@ -18,7 +18,9 @@ from delegated.receipt import Egress, SentFile, usd
 from delegated.reply import Usage
 
 __all__ = [
+    "ENDINGS",
     "SCHEMA",
+    "TITLES",
     "Egress",
     "Failure",
     "RequestRef",
@@ -163,7 +165,7 @@ def from_json(text: str) -> Result:
 
 # Markdown
 
-_TITLES: Final[Mapping[Verdict, str]] = {
+TITLES: Final[Mapping[Verdict, str]] = {
     "root_cause_found": "Root cause found",
     "likely": "Likely cause",
     "inconclusive": "Inconclusive",
@@ -177,7 +179,7 @@ _NO_CAUSE: Final[Mapping[Verdict, str]] = {
     "no_bug_found": "None: by this answer the code sent does what it should.",
     "need_more_files": "Not known yet: what would decide it was not sent.",
 }
-_ENDINGS: Final[Mapping[Status, str]] = {
+ENDINGS: Final[Mapping[Status, str]] = {
     "answered": "Answered",
     "rejected": "Rejected: the request cannot be used",
     "failed": "Failed: there is no answer",
@@ -215,7 +217,7 @@ def to_markdown(result: Result) -> str:
     found = result.analysis
     if result.simulated:
         blocks.append(_NOT_ASKED.format(by=f" (model {span(result.model)})" if result.model else ""))
-    title = _TITLES[found.verdict] if found is not None else _ENDINGS[result.status]
+    title = TITLES[found.verdict] if found is not None else ENDINGS[result.status]
     about = inline(result.request.title, 120)
     blocks.append(f"# {title}" + (f": {about}" if about and found is not None else ""))
     if found is not None:
@@ -285,7 +287,7 @@ def _opinion(each: Opinion) -> str:
         cells = [span(each.model), each.status, "", cell(inline(each.error, 200))]
     else:
         sure = f"{said.confidence.level} ({said.confidence.score:.2f})"
-        cells = [span(each.model), _TITLES[said.verdict], sure, cell(inline(said.root_cause, 200))]
+        cells = [span(each.model), TITLES[said.verdict], sure, cell(inline(said.root_cause, 200))]
     return f"| {' | '.join([*cells, usd(each.cost_usd) if each.cost_usd else '', f'{each.seconds:.1f} s'])} |"
 
 

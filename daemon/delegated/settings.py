@@ -11,6 +11,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Final, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
 
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _PYDANTIC: Final[dict[str, object]] = {"extra": "forbid", "use_attribute_docstrings": True}
 
 
@@ -57,6 +58,21 @@ def _not_a_url(text: str) -> str | None:
         return "should be a URL such as https://api.openai.com/v1"
     if url.username is not None or url.query or url.fragment:
         return "should hold no user, password or query: keys come from `key_env`, `key_credential` or `key_file`"
+    return None
+
+
+def _not_a_hook(text: str) -> str | None:
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port
+    except ValueError:
+        return "should be a URL such as https://example.org/hooks/delegated"
+    if not host or not text.isascii() or re.search(r"[\s\x00-\x1f\x7f]", text):
+        return "should be a URL such as https://example.org/hooks/delegated"
+    if url.scheme != "https" and not (url.scheme == "http" and host in LOOPBACK):
+        return "should begin with https://; http:// only for this machine itself (127.0.0.1, localhost)"
+    if url.username is not None or url.fragment:
+        return "should hold no user, no password and no fragment"
     return None
 
 
@@ -123,6 +139,26 @@ class Log:
     """The least severe level that is written."""
     format: Literal["auto", "json", "console"] = "auto"
     """`auto`: for people on a terminal, else one JSON object a line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notify:
+    """Who is told that a RESULT stands, beside the folder."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _PYDANTIC
+
+    desktop: Literal["auto", True, False] = "auto"
+    """A notification on the desktop. `auto`: where there is one, by a service, and neither under CI nor over SSH."""
+    terminal: Literal["auto", True, False] = "auto"
+    """A bell where `delegate watch`, `ask` or `wait` runs. `auto`: from 10 s of waiting on, and not under CI."""
+    webhook_url: Annotated[str, _Must(_not_a_hook)] = ""
+    """Address that is called, signed, for each RESULT; https, or http on this machine itself."""
+    webhook_secret_env: Annotated[str, _Must(_not_a_variable)] = "DELEGATE_WEBHOOK_SECRET"  # noqa: S105
+    """Environment variable that holds the webhook's secret (`whsec_...`); looked at first."""
+    webhook_secret_credential: Annotated[str, _Must(_not_a_name)] = "delegated_webhook_secret"  # noqa: S105
+    """File below $CREDENTIALS_DIRECTORY that holds it; looked at second."""
+    webhook_secret_file: _AbsolutePath = ""
+    """File of mode 0600 that holds it and nothing else; looked at last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -279,6 +315,8 @@ class Config:
     """Servers to ask, by name; `openai` is there from the start."""
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
     """Further models, or other facts about known ones, by name."""
+    notify: Notify = field(default_factory=Notify)
+    """Who is told that a RESULT stands, beside the folder."""
     log: Log = field(default_factory=Log)
     """What is logged, and how."""
 

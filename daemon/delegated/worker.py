@@ -86,8 +86,10 @@ class Worker:
         only: str | None = None,
         once: bool = False,
         consent: Callable[[], Consent] | None = None,
+        on_settled: Callable[[Result], None] = lambda result: None,
     ) -> None:
         self.path = path
+        self._on_settled = on_settled
         self._consent = consent
         self.outcomes: dict[str, str] = {}
         self._desk = desk
@@ -908,6 +910,7 @@ class Worker:
         await self._forget(session, record)
         self._disk_pause = _DISK_PAUSE_S  # a whole job went through: only then is the disk well
         self._finished(session, record, result.status, sig)
+        self._on_settled(whole)
         self._log.info(
             "job.settled",
             status=result.status,

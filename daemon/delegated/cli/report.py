@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 from delegated import folder as drop
 from delegated.errors import OperatorError
 
-from . import exits, terminal
+from . import exits, ringing, terminal
 from . import place as places
 from .asking import settle
 from .place import Absent, Place
@@ -29,6 +30,7 @@ def settle_and_show(
     """Wait for a RESULT, or make it here, and print it; return the exit code of how it ended."""
     progress = Progress(quiet=quiet)
     flags = place.flags()
+    began = time.monotonic()
     try:
         settle(place, key, served=served, timeout=timeout, progress=progress, before=before)
     except TimeoutError as error:
@@ -43,7 +45,9 @@ def settle_and_show(
         terminal.say(f"the request {key} stays in the folder")
         terminal.next_step(f"delegate wait {key}{flags}")
         raise
-    return show(place, key, as_json=as_json)
+    code = show(place, key, as_json=as_json)
+    ringing.ring(place, key, time.monotonic() - began)
+    return code
 
 
 def show(place: Place, key: str, *, as_json: bool = False, quiet: bool = False) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from delegated import folder as drop
 
-from . import exits, report, terminal
+from . import exits, report, ringing, terminal
 from . import place as places
 from .arguments import count, place_flags, place_of, some_seconds
 from .findings import Finding, confidence_of, findings, headline, one_line, page
@@ -55,10 +55,13 @@ def run(args: argparse.Namespace) -> int:
     if places.holder(place) is None:
         terminal.warn("no daemon serves this folder: only what `delegate ask` and others answer will come")
         terminal.next_step(f"delegated{place.workspace_flag()}")
-    deadline = None if args.timeout is None else time.monotonic() + args.timeout
+    began = time.monotonic()
+    deadline = None if args.timeout is None else began + args.timeout
     try:
         for key in follow(place, seen, deadline=deadline):
             status = _print(show, place, key)
+            ringing.ring(place, key, time.monotonic() - began)
+            began = time.monotonic()
             if args.once and status:
                 return exits.for_status(status)
     except TimeoutError as error:
