@@ -269,7 +269,8 @@ def webhook_secret(notify: Notify, env: Mapping[str, str], credentials_dir: str 
     if text is None:
         return None
     try:
-        secret = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        coded = text.removeprefix("whsec_").rstrip("=")
+        secret = base64.b64decode(coded + "=" * (-len(coded) % 4), validate=True)
     except ValueError:
         secret = b""
     if not text.startswith("whsec_") or not 24 <= len(secret) <= 64:
