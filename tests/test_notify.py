@@ -31,6 +31,7 @@ from delegated.notify import Notice, Notifier, desktop, notice
 from delegated.notify.webhook import Webhook, body, signature
 from delegated.result import Status, from_json
 from harness import House, Server, until
+from test_readme import blocks
 from test_watch_command import publish
 
 ROOT = Path(__file__).parent.parent
@@ -282,6 +283,19 @@ def test_the_signature_is_that_of_the_specification() -> None:
     known = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
     assert signature(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, data) == known
     assert seal("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", data) == known
+
+
+def test_the_receiver_of_the_page_takes_our_calls_and_no_others(hook: Hook) -> None:
+    """docs/notifications.md: its lines, run as they stand, on a call as it came."""
+    (text,) = (text for _, info, text in blocks(ROOT / "docs/notifications.md") if info == "python")
+    names: dict[str, Any] = {}
+    exec(text, names)
+    quick(hook).deliver([told()], threading.Event())
+    (headers, data), *_ = hook.came
+    assert names["received"](SECRET, headers, data)["data"]["workspace"] == "shop"
+    for wrong in ((headers, data + b" "), (headers | {"webhook-id": "msg_x"}, data)):
+        with pytest.raises(ValueError, match="not a webhook of ours"):
+            names["received"](SECRET, *wrong)
 
 
 def quick(hook: Hook, **more: Any) -> Webhook:

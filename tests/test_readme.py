@@ -20,6 +20,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from delegated.cli import full_parser
+from delegated.request import parse
 from harness import PREFIX, House, Server, until
 
 ROOT = Path(__file__).parent.parent
@@ -190,16 +191,12 @@ def test_both_ways_of_asking(served: House, server: Server) -> None:
 
 AROUND = """\
 tried = []
-failures = []
+fixes = ["Added Request import", "Restarted the server", "Pinned starlette", "Never tried"]
 
 
-def try_to_fix():
-    tried.append(1)
-    return False
-
-
-def describe(attempt):
-    return f"attempt {attempt} failed"
+def apply_and_test(fix):
+    tried.append(fix)
+    main.start()
 
 
 """
@@ -210,7 +207,11 @@ def test_the_example_of_a_program(project: House, server: Server) -> None:
     """After three failed attempts it asks, and prints the fixes that it may trust."""
     (example,) = under("From a program", "python")
     program = project.tmp / "program.py"
-    program.write_text(AROUND + example + "\nassert len(tried) == 3\n")
+    source = project.workspace / "src" / "app"
+    (source / "main.py").write_text(f"class HTTPException(Exception):\n    pass\n\n\ndef start():\n{LINE}\n")
+    program.write_text(f"import sys\nsys.path.insert(0, {str(source)!r})\nimport main\n{AROUND}{example}")
+    with open(program, "a") as file:
+        file.write("\nassert tried == fixes[:3]\n")
     env = project.env | {"OPENAI_API_KEY": "sk-proj-example"}
     done = subprocess.run(
         [sys.executable, str(program)], cwd=project.workspace, env=env, capture_output=True, text=True, timeout=90
@@ -219,8 +220,12 @@ def test_the_example_of_a_program(project: House, server: Server) -> None:
     assert done.stdout == "1 log it first\n"
     (bill,) = server.bills()
     assert bill["model"] == "gpt-4o"
-    (asked,) = project.folder.glob(f"{PREFIX}REQUEST_*.md")
-    assert all(f"attempt {number} failed" in asked.read_text() for number in range(3))
+    (path,) = project.folder.glob(f"{PREFIX}REQUEST_*.md")
+    asked = parse(path.read_bytes(), ".md")
+    assert asked.issue == "POST /runs/start answers 500"
+    tried = ("Added Request import", "Restarted the server", "Pinned starlette")
+    assert asked.attempted_fixes == tuple(f"{fix}: main.HTTPException: 500" for fix in tried)
+    assert list(asked.files) == ["src/app/models.py", "src/app/main.py"]
 
 
 # As a service, Working on it
