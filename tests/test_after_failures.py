@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import pytest
 import delegated
 from delegated.cli.asking import own
 from delegated.failures import as_logs, frames_of, shortened
+from delegated.pending import in_a_line
 from delegated.request import Request, parse
+from delegated.result import from_json
 from harness import PREFIX, House, until
 
 SOURCE = """\
@@ -380,6 +383,18 @@ def test_a_long_log_keeps_its_ends_and_an_error_its_files_once() -> None:
     assert list(frames_of(first)) == []
     run = [delegated.Failed(n, "", "E", log) for n, log in enumerate(["same", "other", "same"], 1)]
     assert as_logs(run) == "Attempts 1, 3 of 3:\nsame\n\nAttempt 2 of 3:\nother\n"
+
+
+def test_a_note_cannot_drive_a_terminal() -> None:
+    """A traceback is printed as it is, and the root cause is a model's words."""
+    golden = from_json((Path(__file__).parent / "golden" / "result_root_cause_found.json").read_text())
+    assert golden.analysis is not None
+    evil = replace(golden.analysis, root_cause="\x1b]0;owned\x07first\n\x1b[31msecond\u202e" + "x" * 900)
+    said = in_a_line(replace(golden, analysis=evil))
+    assert said.startswith("root_cause_found (high): first second")
+    assert said.isprintable()
+    assert len(said) < 400
+    assert in_a_line(replace(golden, analysis=None, status="duplicate", duplicate_of="other")) == "duplicate: other"
 
 
 def test_only_the_workspaces_own_files_go_along(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     log = os.path.join(root, "daemon.log")
     with open(log, "wb") as file:
         # Its state goes with it: a workspace that is for a minute is none of this user's.
-        state = {"STATE_DIRECTORY": os.path.join(root, "state")}
+        state = {"STATE_DIRECTORY": os.path.join(root, "state"), "DELEGATED_NOTIFY__DESKTOP": "false"}
         daemon = start_daemon(place.workspace, "--model", "offline", stderr=file, env=state)
     try:
         progress.phase(f"daemon: started as process {daemon.pid} on {place.folder}")
