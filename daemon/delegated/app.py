@@ -107,7 +107,9 @@ class App:
             raise
         finally:
             service.stopping()
-            await self._beside(self._notifier.finish, _LAST_S if self._ends and not self._signals else 0.0)
+            if self._ends and not self._signals:
+                await self._beside(self._notifier.finish, _LAST_S)
+            self._notifier.stop()
             for models in tuple(self._models.values()):
                 await models.close()
             self._pool.shutdown(wait=False, cancel_futures=True)

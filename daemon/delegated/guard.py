@@ -253,7 +253,7 @@ class Guard:
             self._trouble(question, pending.error, asked)
 
     def _drop(self, question: _Question) -> Asked | None:
-        self._problem = ""
+        self._result, self._pending, self._problem = None, None, ""  # those of a former run are no answer to this one
         run = question.run
         again = f"{self.n} attempts in a row failed, the last with " if self.n > 1 else ""
         try:
