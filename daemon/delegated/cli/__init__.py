@@ -24,6 +24,7 @@ class Command(NamedTuple):
 COMMANDS: Final = (
     Command("ask", "ask", "ask about an issue and wait for the RESULT"),
     Command("preview", "preview", "show what would be sent for a request, and its price"),
+    Command("ci", "ci", "ask about the failure of a CI job, show what was found there"),
     Command("wait", "wait", "wait for the RESULT of a request"),
     Command("watch", "watch", "follow the RESULTs as they come, also for an editor"),
     Command("show", "show", "print a RESULT"),

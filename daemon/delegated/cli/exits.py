@@ -14,6 +14,7 @@ UNCERTAIN: Final = 12
 CANCELLED: Final = 13
 DUPLICATE: Final = 14
 UNHEALTHY: Final = 69  # sysexits.h: EX_UNAVAILABLE
+UNSURE: Final = 15
 DIFFERS: Final = 65  # sysexits.h: EX_DATAERR
 CANNOT_WRITE: Final = 74  # EX_IOERR
 HELD: Final = 75  # EX_TEMPFAIL
@@ -32,6 +33,7 @@ TABLE: Final[tuple[tuple[int, str, str], ...]] = (
     (UNCERTAIN, "uncertain", "the call may have been billed and the provider cannot say"),
     (CANCELLED, "cancelled", "the request was cancelled"),
     (DUPLICATE, "duplicate", "the request asks what another one asked already, and was not asked about"),
+    (UNSURE, "unsure", "ci --fail-on unsure: there is an answer, and it is not sure of the cause"),
     (DIFFERS, "differs", "receipt --verify: the receipt and the records of what was sent do not agree"),
     (
         UNHEALTHY,

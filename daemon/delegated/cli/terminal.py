@@ -32,8 +32,22 @@ def prepare() -> None:
 _KEY: Final = re.compile(r"\bsk-(?=[A-Za-z_-]{0,40}[0-9])[A-Za-z0-9_-]{16,}")
 
 
+# What a CI runner obeys in the output of a step: GitHub a line that begins with `::`, and it and Azure `##[` anywhere.
+_COMMAND: Final = re.compile(r"^([^\S\n]*):(?=:)|#(?=#\w*\[)", re.MULTILINE)
+
+
+def tame(text: str) -> str:
+    """Return text in which a CI runner finds no command: `::error::x` becomes `: :error::x`, and `##[x]` `# #[x]`."""
+    return _COMMAND.sub(lambda found: f"{found[1]}: " if found[1] is not None else "# ", text)
+
+
+def _obeyed() -> bool:
+    return bool(os.environ.get("GITHUB_ACTIONS") or os.environ.get("TF_BUILD"))
+
+
 def _plain(text: str) -> str:
-    return _KEY.sub("[key]", clean(text))
+    text = _KEY.sub("[key]", clean(text))
+    return tame(text) if _obeyed() else text
 
 
 def out(text: str = "") -> None:
@@ -50,6 +64,12 @@ def wrapped(text: str, columns: int, first: str, rest: str) -> None:
         out(line)
 
 
+def command(line: str) -> None:
+    """Write a command for a CI runner: one line whose values were escaped; the only way in which one gets out."""
+    assert "\n" not in line and "\r" not in line, "a command is one line"  # noqa: PT018
+    sys.stdout.write(line + "\n")
+
+
 def out_exactly(text: str) -> None:
     """Write data for the caller: a program gets the very text; a terminal never does."""
     if is_terminal(sys.stdout):
@@ -62,7 +82,8 @@ def out_exactly(text: str) -> None:
 
 def out_json(value: Any) -> None:
     """Write JSON on stdout; pure ASCII, so that no console and no pipe can change or obey it."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    text = json.dumps(value, indent=2)
+    sys.stdout.write((text.replace("##", "#\\u0023") if _obeyed() else text) + "\n")  # the same value
 
 
 def say(text: str) -> None:

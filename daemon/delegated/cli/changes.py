@@ -1,0 +1,230 @@
+"""What was changed, as a diff without the files that are never sent; and who made the commit that fails.
+
+Git is run over a directory of ours that borrows the checkout's objects and refs: its configuration, hooks and
+attributes are not read, so nothing that they name is run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from . import terminal
+from .place import Usage
+
+DIFF: Final = 40_000  # characters of a diff that go along
+_READ: Final = 8 << 20
+_WAIT_S: Final = 60.0
+_BORROWED: Final = ("objects", "refs", "packed-refs", "shallow")
+_CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
+_SAFE: Final = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "protocol.allow=never")
+_DIFF: Final = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--submodule=short")
+_NAMED: Final = re.compile(
+    r'^(?:---|\+\+\+|rename from|rename to|copy from|copy to) (?:"(.*)"|(.*?))\t?$', re.MULTILINE
+)
+_QUOTED: Final = re.compile(r"\\([0-7]{3}|.)")
+_ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """A unified diff within the room that there is: `text`, which files were `left_out` of it, each with the reason."""
+
+    text: str
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """What git says of the commit that fails: who wrote it, and the diff since the base; or why it says nothing."""
+
+    author: str = ""
+    diff: str = ""
+    trouble: str = ""
+
+
+def commit(root: str, base: str, env: Mapping[str, str]) -> Commit:
+    """Read the commit that is checked out at `root` and its diff since `base` ("": none is wanted).
+
+    Raises `Usage` for a base that is no name of a commit.
+    """
+    if base.startswith("-"):
+        raise Usage(f"--base {base}: this is no commit", "name a branch, a tag or a commit: --base HEAD^1")
+    place = _repository(root)
+    program = _git(root, env)
+    if not place or not program:
+        return Commit(trouble=f"no git repository at {root}" if program else "git is not installed")
+    try:
+        with _lent(place) as at:
+            return _commit(_Git(program, at), base, merged=env.get("GITHUB_EVENT_NAME", "").startswith("pull_request"))
+    except (OSError, subprocess.SubprocessError) as error:
+        return Commit(trouble=f"git cannot be asked: {error}")
+
+
+def _commit(git: _Git, base: str, *, merged: bool) -> Commit:
+    head = git.resolve("HEAD")
+    if not head:
+        return Commit(trouble="git knows no commit here")
+    # GitHub checks out the merge of a pull request with its target; what was pushed is its second parent.
+    pushed = (git.resolve("HEAD^2") if merged else "") or head
+    author = git.ask("log", "-1", "--no-show-signature", "--format=%an", pushed).strip()
+    if merged and pushed == head:
+        author = ""  # only the merge is here, and GitHub made that
+    if not base:
+        return Commit(author)
+    since = git.resolve(base)
+    if not since:
+        return Commit(author, trouble=f"git does not know {base} here: check out more of its past (fetch-depth: 2)")
+    since = git.ask("merge-base", since, head).strip() or since
+    return Commit(author, git.ask("diff", *_DIFF, "--src-prefix=a/", "--dst-prefix=b/", since, head))
+
+
+def read(path: str) -> str:
+    """Read a diff that the user made. Raises `Usage`."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_READ).decode("utf-8", "replace")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise Usage(f"--diff {path}: cannot be read: {reason}", "git diff HEAD^1 > changes.diff makes one") from None
+
+
+def fitted(diff: str, named: Collection[str] = (), room: int = DIFF) -> Diff:
+    """Hold a diff to what may be sent and fits; changes in files that the traces have `named` go first."""
+    from delegated.secrets import forbidden
+
+    left_out: list[str] = []
+    kept: list[tuple[bool, str, str]] = []
+    by_git, sections = _sections(diff)
+    for section in sections:
+        paths = _paths(section)
+        name = terminal.clean(next(iter(paths), "")).replace("\n", " ")
+        reason = next(filter(None, map(forbidden, paths)), None)
+        if reason is not None:
+            left_out.append(f"{name}: {reason}")
+        elif paths:
+            kept.append((not any(_same(path, other) for path in paths for other in named), name, section))
+        elif re.search(r"^@@", section, re.MULTILINE):
+            left_out.append("a change to a file whose name cannot be read")
+    if left_out and not by_git:
+        kept.clear()  # where such a file ends cannot be told for sure
+        left_out.append("all other changes: only a diff that git made shows where a file's changes end")
+    kept.sort(key=lambda each: each[0])  # stable: else in the diff's own order
+    texts = []
+    for _, name, section in kept:
+        text = terminal.clean(section).rstrip("\n") + "\n"
+        if len(text) <= room:
+            texts.append(text)
+            room -= len(text)
+        else:
+            left_out.append(f"{name}: there is no room for its change of {len(text):,} characters")
+    return Diff("".join(texts), tuple(left_out))
+
+
+def _sections(diff: str) -> tuple[bool, list[str]]:
+    """Say whether git made a diff, and split it into the changes of each file.
+
+    In git's form no line of a file can look like the header of one, for each has its mark; in others one can.
+    """
+    by_git = re.search(r"^diff --git ", diff, re.MULTILINE) is not None
+    starts = r"^(?=diff --git )" if by_git else r"^(?=--- [^\n]*\n\+\+\+ [^\n]*\n@@ )"
+    return by_git, [part for part in re.split(starts, diff, flags=re.MULTILINE) if part.strip()]
+
+
+def _paths(section: str) -> tuple[str, ...]:
+    head = re.split(r"^@@", section, maxsplit=1, flags=re.MULTILINE)[0]
+    found = (_unquoted(quoted) if quoted else bare for quoted, bare in _NAMED.findall(head))
+    bare = (path[2:] if path[:2] in ("a/", "b/") else path for path in found if path != "/dev/null")
+    return tuple(dict.fromkeys(bare))
+
+
+def _unquoted(text: str) -> str:
+    """Read a name as git quotes it: octal bytes and C's escapes."""
+
+    def byte(found: re.Match[str]) -> str:
+        code = found[1]
+        return chr(int(code, 8) & 0xFF) if code.isdigit() else _ESCAPES.get(code, code)
+
+    raw = _QUOTED.sub(byte, text)
+    try:
+        return raw.encode("latin-1").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return raw
+
+
+def _same(path: str, other: str) -> bool:
+    return path == other or f"/{path}".endswith(f"/{other}") or f"/{other}".endswith(f"/{path}")
+
+
+def _repository(root: str) -> str:
+    at = os.path.abspath(root)
+    while True:
+        mark = os.path.join(at, ".git")
+        if os.path.isdir(mark) and not os.path.islink(mark):
+            return mark
+        if os.path.lexists(mark) or os.path.dirname(at) == at:
+            return ""  # a worktree or a submodule: rare in CI, and --diff does it
+        at = os.path.dirname(at)
+
+
+def _git(root: str, env: Mapping[str, str]) -> str:
+    """Find git on the PATH, never in the code that is looked at."""
+    top = os.path.join(os.path.realpath(root), "")
+    for folder in env.get("PATH", "").split(os.pathsep):
+        program = os.path.join(folder, "git.exe" if os.name == "nt" else "git")
+        if os.path.isabs(folder) and not os.path.realpath(program).startswith(top) and os.access(program, os.X_OK):
+            return program
+    return ""
+
+
+@contextmanager
+def _lent(repository: str) -> Iterator[str]:
+    """Make a directory that git takes for a repository: objects and refs of the checkout, a configuration of ours."""
+    with tempfile.TemporaryDirectory(prefix="delegated-git-") as at:
+        for name in _BORROWED:
+            there = os.path.join(repository, name)
+            if os.path.lexists(there):
+                os.symlink(there, os.path.join(at, name))
+        with open(os.path.join(repository, "HEAD"), "rb") as file:
+            head = file.read(4096)
+        for name, data in (("HEAD", head), ("config", _CONFIG.encode())):
+            with open(os.path.join(at, name), "wb") as file:
+                file.write(data)
+        yield at
+
+
+class _Git:
+    """Git, asked about the repository in a directory; an error is an empty answer."""
+
+    def __init__(self, program: str, at: str) -> None:
+        self._program = program
+        self._at = at
+        ours = {"GIT_DIR": at, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_OPTIONAL_LOCKS": "0"}
+        kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TMPDIR", "LANG") if name in os.environ}
+        self._env = {**kept, **ours, "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "GIT_ATTR_NOSYSTEM": "1"}
+
+    def ask(self, *arguments: str) -> str:
+        """Return what git says, its first 8 MiB; "" when it fails. Raises `OSError`, `SubprocessError`."""
+        with tempfile.TemporaryFile() as out:
+            done = subprocess.run(
+                [self._program, "--no-pager", *(word for each in _SAFE for word in ("-c", each)), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.DEVNULL,
+                env=self._env,
+                cwd=self._at,
+                timeout=_WAIT_S,
+                check=False,
+            )
+            out.seek(0)
+            return out.read(_READ).decode("utf-8", "replace") if done.returncode == 0 else ""
+
+    def resolve(self, name: str) -> str:
+        """Return the hash of the commit that a name means, "" when there is none."""
+        return self.ask("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").strip()

@@ -1,0 +1,140 @@
+"""What a CI job knows of its own failure: which system runs it, and its logs, where they tell most."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from delegated.fingerprint import tells
+
+from . import terminal
+from .place import Usage
+
+LOGS: Final = 60_000  # characters of all logs together that are asked about
+_READ: Final = 4 << 20  # bytes of the end of one log that are looked at
+_MOST_LINE: Final = 2_000
+# `gh run view --log-failed` writes job, step and time before each line, GitHub's own logs the time.
+_PREFIX: Final = re.compile(
+    r"^(?:[^\t\n]{1,200}\t[^\t\n]{1,200}\t)?\ufeff?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}Z ", re.MULTILINE
+)
+_BOT: Final = re.compile(r"(?i).*\[bot\]$|(?:project|group)_\d+_bot.*|delegated|delegate|renovate(?:-bot)?|dependabot")
+
+
+@dataclass(frozen=True, slots=True)
+class Ci:
+    """The system that runs this job: its name, the job's, where the code was checked out, and which try this is."""
+
+    system: str
+    job: str
+    root: str
+    attempt: int
+    actors: tuple[str, ...]  # who caused the run, as far as the system says
+    ended_well: bool
+
+
+def ci_of(env: Mapping[str, str]) -> Ci:
+    """Read which system runs us from its variables."""
+    github = bool(env.get("GITHUB_ACTIONS"))
+    gitlab = bool(env.get("GITLAB_CI")) and not github
+    system = "GitHub Actions" if github else "GitLab CI" if gitlab else ""
+    attempt = env.get("GITHUB_RUN_ATTEMPT", "") if github else ""
+    author = env.get("CI_COMMIT_AUTHOR", "").partition(" <")[0] if gitlab else ""
+    actor = env.get("GITHUB_ACTOR" if github else "GITLAB_USER_LOGIN", "") if system else ""
+    return Ci(
+        system=system,
+        job=env.get("GITHUB_JOB" if github else "CI_JOB_NAME", "") if system else "",
+        root=env.get("GITHUB_WORKSPACE" if github else "CI_PROJECT_DIR", "") if system else "",
+        attempt=int(attempt) if re.fullmatch(r"\d{1,6}", attempt) else 1,
+        actors=tuple(filter(None, (actor, author))),
+        ended_well=gitlab and env.get("CI_JOB_STATUS") in ("success", "canceled"),
+    )
+
+
+def is_bot(name: str) -> bool:
+    """Say whether an account is a program's: GitHub's and GitLab's forms, and our own name."""
+    return _BOT.fullmatch(name.strip()) is not None
+
+
+def logs(paths: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Read logs (`-` is stdin) as (name, text), from their ends, and say which cannot be read. Raises `Usage`."""
+    if paths.count("-") > 1:
+        raise Usage("--log - : standard input can be read only once", "give the other logs as files")
+    found: list[tuple[str, str]] = []
+    troubles: list[str] = []
+    for path in paths:
+        try:
+            data = sys.stdin.buffer.read() if path == "-" else _end_of(path)
+        except (OSError, ValueError) as error:
+            troubles.append(f"the log {path} cannot be read: {getattr(error, 'strerror', None) or error}")
+            continue
+        text = _PREFIX.sub("", terminal.clean(_decoded(data[-_READ:])))
+        if text.strip():
+            found.append(("standard input" if path == "-" else path, text))
+        else:
+            troubles.append(f"the log {path} is empty")
+    return found, troubles
+
+
+def _end_of(path: str) -> bytes:
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(fd, "rb") as file:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise ValueError("it is no regular file")
+        file.seek(max(0, info.st_size - _READ))
+        return file.read(_READ)
+
+
+def _decoded(data: bytes) -> str:
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace")
+    return data.decode("utf-8-sig", "replace")
+
+
+def shown(found: Sequence[tuple[str, str]], room: int = LOGS) -> str:
+    """Write the logs as one text of about `room` characters at most: of each the part around its failure."""
+    parts = [around(text, room // len(found)) for _, text in found]
+    if len(parts) == 1:
+        return parts[0]
+    return "\n\n".join(f"== {name} ==\n{part}" for (name, _), part in zip(found, parts, strict=True))
+
+
+def around(text: str, room: int) -> str:
+    """Keep the end of a log, and the last lines that tell of a failure where these stand before it; say what is not."""
+    lines = [line if len(line) <= _MOST_LINE else f"{line[:_MOST_LINE]}…" for line in text.strip("\n").split("\n")]
+    if sum(len(line) + 1 for line in lines) <= room:
+        return "\n".join(lines)
+    start = _back(lines, len(lines), room)
+    telling = next((at for at in range(len(lines) - 1, -1, -1) if tells(lines[at])), len(lines))
+    if telling >= start:
+        return "\n".join([_left(start), *lines[start:]])
+    # Long after the failure: what a cleanup or an upload says matters less, but may be why.
+    start = _back(lines, len(lines), room // 4)
+    first = _back(lines, telling + 1, room // 2)
+    last = min(start, telling + 1 + _forth(lines, telling + 1, room // 4))
+    middle = [_left(start - last)] if start > last else []
+    return "\n".join([*([_left(first)] if first else []), *lines[first:last], *middle, *lines[start:]])
+
+
+def _back(lines: Sequence[str], end: int, room: int) -> int:
+    """Return the first line of those before `end` that fit into `room` characters."""
+    while end > 0 and (room := room - len(lines[end - 1]) - 1) >= 0:
+        end -= 1
+    return end
+
+
+def _forth(lines: Sequence[str], start: int, room: int) -> int:
+    """Return how many lines from `start` on fit into `room` characters."""
+    at = start
+    while at < len(lines) and (room := room - len(lines[at]) - 1) >= 0:
+        at += 1
+    return at - start
+
+
+def _left(count: int) -> str:
+    return f"[… {count:,} lines left out …]"
