@@ -55,7 +55,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--sarif", metavar="FILE", default="", help="write the findings as SARIF 2.1.0")
     add("--codequality", metavar="FILE", default="", help="write the findings as a GitLab Code Quality report")
     add("--fail-on", choices=_FAIL_ON, default="never", help="when to leave with another code than 0; default: never")
-    add("--even-bots", action="store_true", help="ask also when a bot made the commit")
+    add(
+        "--even-bots",
+        nargs="?",
+        const="true",
+        default="",
+        choices=("true", "false", ""),
+        help="ask also when a bot made the commit",
+    )
     add("--print-id", action="store_true", help="print the id of the failure and leave: nothing is asked")
     place_flags(parser)
 
@@ -126,7 +133,7 @@ def _outcome(
     key = named.key
     about = commit(ci.root or place.workspace, "" if args.diff else args.base, os.environ)
     authors = (about.author,) if about.author else ci.actors
-    if not args.even_bots and (bot := next(filter(is_bot, authors), "")):
+    if args.even_bots != "true" and (bot := next(filter(is_bot, authors), "")):
         return Outcome(
             key, why=f"the commit was made by {one_line(bot, 60)}, and what a program commits is not asked about"
         )
