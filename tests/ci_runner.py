@@ -20,6 +20,7 @@ from harness import House
 ROOT = Path(__file__).parent.parent
 ACTION = ROOT / "config" / "ci" / "github" / "action.yml"
 TEMPLATE = ROOT / "config" / "ci" / "gitlab" / "delegate.gitlab-ci.yml"
+_FILES = ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_PATH")
 _EXPRESSION = re.compile(r"\$\{\{ *(.+?) *\}\}")
 
 

@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         return exits.OK
     outcome = _outcome(args, place, ci, found, named)
     report(place, ci, outcome, sarif_path=args.sarif, quality_path=args.codequality)
-    return _code(args.fail_on, outcome)
+    return code_of(args.fail_on, outcome)
 
 
 def _place(args: argparse.Namespace, ci: Ci) -> Place:
@@ -134,9 +134,7 @@ def _outcome(
     about = commit(ci.root or place.workspace, "" if args.diff else args.base, os.environ)
     authors = (about.author,) if about.author else ci.actors
     if args.even_bots != "true" and (bot := next(filter(is_bot, authors), "")):
-        return Outcome(
-            key, why=f"the commit was made by {one_line(bot, 60)}, and what a program commits is not asked about"
-        )
+        return Outcome(key, why=f"{one_line(bot, 60)} made the commit, and what a program commits is not asked about")
     try:
         before = places.signature(place, key)
         if before is not None:
@@ -257,7 +255,8 @@ def _followed(place: Place, key: str, *, asked: bool) -> Outcome:
     return Outcome(key, result, asked)
 
 
-def _code(fail_on: str, outcome: Outcome) -> int:
+def code_of(fail_on: str, outcome: Outcome) -> int:
+    """Return the exit code: 0 unless `fail_on` is `unanswered` or `unsure` and it is that."""
     if fail_on == "never":
         return exits.OK
     if outcome.result is None:
