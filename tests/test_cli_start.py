@@ -66,6 +66,7 @@ LIGHT = (
     ["init"],
     ["init", "--agent", "all"],
     ["completions", "bash"],
+    ["ci", "--log", "app.py", "--print-id"],
     ["ask", "--issue", "it fails", "--files", "app.py", "--no-wait"],
 )
 

@@ -5,10 +5,11 @@
 #    source ~/.local/share/bash_completion/delegate
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_delegate_subparsers=(ask preview wait watch show list status cancel retry run republish receipt purge costs secrets doctor init hook demo check service mcp completions)
+_shtab_delegate_subparsers=(ask preview ci wait watch show list status cancel retry run republish receipt purge costs secrets doctor init hook demo check service mcp completions)
 
 _shtab_delegate_ask_option_strings=(-h --help --issue --files --context --logs --attempted-fixes --question --model --id --follow-up --api-key --force --no-wait --wait --timeout --json -q --quiet --workspace --folder)
 _shtab_delegate_preview_option_strings=(-h --help --issue --files --context --logs --attempted-fixes --question --model --id --full --json --workspace --folder)
+_shtab_delegate_ci_option_strings=(-h --help --log --base --diff --issue --command --model --max-cost-usd --timeout --sarif --codequality --fail-on --even-bots --print-id --workspace --folder)
 _shtab_delegate_wait_option_strings=(-h --help --timeout --json -q --quiet --workspace --folder)
 _shtab_delegate_watch_option_strings=(-h --help --format --once --all --last --timeout --workspace --folder)
 _shtab_delegate_show_option_strings=(-h --help --json --raw --workspace --folder)
@@ -34,6 +35,8 @@ _shtab_delegate_option_strings=(-h --help --version)
 
 
 
+_shtab_delegate_ci___fail_on_choices=(never unanswered unsure)
+_shtab_delegate_ci___even_bots_choices=(true false '')
 _shtab_delegate_watch___format_choices=(pretty gcc json)
 _shtab_delegate_costs___by_choices=(day month model workspace endpoint)
 _shtab_delegate_secrets_pos_0_choices=(scan explain)
@@ -41,7 +44,7 @@ _shtab_delegate_init___agent_choices=(claude cursor codex vscode all)
 _shtab_delegate_hook_pos_0_choices=(claude cursor codex vscode)
 _shtab_delegate_service_pos_0_choices=(install status logs uninstall)
 _shtab_delegate_completions_pos_0_choices=(bash zsh fish)
-_shtab_delegate_pos_0_choices=(ask preview wait watch show list status cancel retry run republish receipt purge costs secrets doctor init hook demo check service mcp completions)
+_shtab_delegate_pos_0_choices=(ask preview ci wait watch show list status cancel retry run republish receipt purge costs secrets doctor init hook demo check service mcp completions)
 
 _shtab_delegate_ask__h_nargs=0
 _shtab_delegate_ask___help_nargs=0
@@ -59,6 +62,10 @@ _shtab_delegate_preview___files_nargs='*'
 _shtab_delegate_preview___attempted_fixes_nargs='*'
 _shtab_delegate_preview___full_nargs=0
 _shtab_delegate_preview___json_nargs=0
+_shtab_delegate_ci__h_nargs=0
+_shtab_delegate_ci___help_nargs=0
+_shtab_delegate_ci___even_bots_nargs='?'
+_shtab_delegate_ci___print_id_nargs=0
 _shtab_delegate_wait__h_nargs=0
 _shtab_delegate_wait___help_nargs=0
 _shtab_delegate_wait___json_nargs=0

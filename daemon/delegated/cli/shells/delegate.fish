@@ -50,8 +50,8 @@ function _shtab_delegate_using
   test "$_shtab_delegate_cmdpath" = "$argv"
 end
 
-set -g _shtab_delegate_commands ask preview wait watch show list status cancel retry run republish receipt purge costs secrets doctor init hook demo check service mcp completions
-set -g _shtab_delegate_opts_with_value --agent --api-key --attempted-fixes --by --config --context --days --files --folder --follow-up --format --id --issue --last --logs --model --number --older-than --question --timeout --wait --workspace -n
+set -g _shtab_delegate_commands ask preview ci wait watch show list status cancel retry run republish receipt purge costs secrets doctor init hook demo check service mcp completions
+set -g _shtab_delegate_opts_with_value --agent --api-key --attempted-fixes --base --by --codequality --command --config --context --days --diff --even-bots --fail-on --files --folder --follow-up --format --id --issue --last --log --logs --max-cost-usd --model --number --older-than --question --sarif --timeout --wait --workspace -n
 
 complete -c delegate -e
 complete -c delegate -f
@@ -92,6 +92,23 @@ complete -c delegate -n '_shtab_delegate_using preview' -l full -d 'print the ex
 complete -c delegate -n '_shtab_delegate_using preview' -l json -d 'print JSON; with --full the words are in it'
 complete -c delegate -n '_shtab_delegate_using preview' -l workspace -x -d 'root of the code; default: the nearest parent that holds .autonomous_runs, else the current directory'
 complete -c delegate -n '_shtab_delegate_using preview' -l folder -x -d 'the drop folder, where it is not .autonomous_runs/openai_delegations'
+complete -c delegate -n '_shtab_delegate_using; and test $_shtab_delegate_npos -eq 0' -a ci -d 'Ask about the failure of a CI job, once per failure, and show what was found where the CI system shows it.'
+complete -c delegate -n '_shtab_delegate_using ci' -s h -l help -d 'show this help message and exit'
+complete -c delegate -n '_shtab_delegate_using ci' -l log -x -d 'the log, - for stdin; several: repeat, or a line each'
+complete -c delegate -n '_shtab_delegate_using ci' -l base -x -d 'send what was changed since this commit, such as HEAD^1'
+complete -c delegate -n '_shtab_delegate_using ci' -l diff -x -d 'send this diff instead of asking git for one'
+complete -c delegate -n '_shtab_delegate_using ci' -l issue -x -d 'what is wrong; default: what the log says'
+complete -c delegate -n '_shtab_delegate_using ci' -l command -x -d 'the command that failed'
+complete -c delegate -n '_shtab_delegate_using ci' -l model -x -d 'the model to ask instead of the configured one; several with commas'
+complete -c delegate -n '_shtab_delegate_using ci' -l max-cost-usd -x -d 'ask nothing that may cost more than this'
+complete -c delegate -n '_shtab_delegate_using ci' -l timeout -x -d 'how long to wait; default: 10m'
+complete -c delegate -n '_shtab_delegate_using ci' -l sarif -x -d 'write the findings as SARIF 2.1.0'
+complete -c delegate -n '_shtab_delegate_using ci' -l codequality -x -d 'write the findings as a GitLab Code Quality report'
+complete -c delegate -n '_shtab_delegate_using ci' -l fail-on -xka "never unanswered unsure" -d 'when to leave with another code than 0; default: never'
+complete -c delegate -n '_shtab_delegate_using ci' -l even-bots -xka "true false ''" -d 'ask also when a bot made the commit'
+complete -c delegate -n '_shtab_delegate_using ci' -l print-id -d 'print the id of the failure and leave: nothing is asked'
+complete -c delegate -n '_shtab_delegate_using ci' -l workspace -x -d 'root of the code; default: the nearest parent that holds .autonomous_runs, else the current directory'
+complete -c delegate -n '_shtab_delegate_using ci' -l folder -x -d 'the drop folder, where it is not .autonomous_runs/openai_delegations'
 complete -c delegate -n '_shtab_delegate_using; and test $_shtab_delegate_npos -eq 0' -a wait -d 'Wait for the RESULT of a request, and print it. A request that was edited after its RESULT gets another one.'
 complete -c delegate -n '_shtab_delegate_using wait' -s h -l help -d 'show this help message and exit'
 complete -c delegate -n '_shtab_delegate_using wait' -l timeout -x -d 'how long, in seconds or as 90s, 5m'

@@ -13,6 +13,7 @@ _shtab_delegate_commands() {
     ask:'Ask about an issue: drop a request, wait, and print the RESULT. With a daemon on the folder that daemon answers; without one this command does the work itself.'
     cancel:'Stop a request: it ends in a RESULT with status `cancelled`.'
     check:'Check the configuration and start nothing; every problem is shown at once, with its place.'
+    ci:'Ask about the failure of a CI job, once per failure, and show what was found where the CI system shows it.'
     completions:'Print the completions for a shell, to be loaded at its start.'
     costs:'Show what was spent, by day, month, model, workspace or endpoint, and what the budgets leave.'
     demo:'Show the whole way on a small workspace with a real bug, without key or network. Starts the real daemon, drops a request file as any tool would, shows the progress and prints the RESULT.'
@@ -89,6 +90,28 @@ _shtab_delegate_check_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_delegate_check_defaults_added=0
+
+_shtab_delegate_ci_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--log[the log, - for stdin\; several\: repeat, or a line each]:FILES:"
+  "--base[send what was changed since this commit, such as HEAD\^1]:REF:"
+  "--diff[send this diff instead of asking git for one]:FILE:"
+  "--issue[what is wrong\; default\: what the log says]:TEXT:"
+  "--command[the command that failed]:TEXT:"
+  "--model[the model to ask instead of the configured one\; several with commas]:NAME:"
+  "--max-cost-usd[ask nothing that may cost more than this]:USD:"
+  "--timeout[how long to wait\; default\: 10m]:TIME:"
+  "--sarif[write the findings as SARIF 2.1.0]:FILE:"
+  "--codequality[write the findings as a GitLab Code Quality report]:FILE:"
+  "--fail-on[when to leave with another code than 0\; default\: never]:fail_on:(never unanswered unsure)"
+  "--even-bots[ask also when a bot made the commit]:even_bots:(true false )"
+  "--print-id[print the id of the failure and leave\: nothing is asked]"
+  "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
+  "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_ci_defaults_added=0
 
 _shtab_delegate_completions_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -360,6 +383,7 @@ _shtab_delegate() {
         ask) _arguments -C -s $_shtab_delegate_ask_options ;;
         cancel) _arguments -C -s $_shtab_delegate_cancel_options ;;
         check) _arguments -C -s $_shtab_delegate_check_options ;;
+        ci) _arguments -C -s $_shtab_delegate_ci_options ;;
         completions) _arguments -C -s $_shtab_delegate_completions_options ;;
         costs) _arguments -C -s $_shtab_delegate_costs_options ;;
         demo) _arguments -C -s $_shtab_delegate_demo_options ;;
