@@ -91,6 +91,8 @@ def test_a_name_is_a_requests_id_and_says_its_version() -> None:
         ("FAILED t.py::test_a[1-2] - assert 1 == 2", "FAILED t.py::test_a[3-4] - assert 3 == 4", True),
         ("FAILED t.py::test_a - assert 1 == 2", "FAILED t.py::test_b - assert 1 == 2", False),
         ("nothing to see", "nothing to hear", False),
+        ("could not open file", "could not open file\n##[error]Process completed with exit code 1.", True),
+        ("KeyError: 1", "KeyError: 1\nError: Process completed with exit code 2.", True),
     ],
 )
 def test_a_failure_without_a_trace(first: str, second: str, same: bool) -> None:
@@ -282,7 +284,7 @@ def test_a_base_that_is_not_there(tmp_path: Path, checkout: Callable[..., str]) 
     shallow = changes.commit(str(tmp_path / "shallow"), "HEAD^1", ENV)
     assert (shallow.author, shallow.diff) == ("Ada", "")
     assert "fetch-depth" in shallow.trouble
-    assert "no git repository" in changes.commit(str(tmp_path), "HEAD^1", ENV).trouble
+    assert "is no git repository" in changes.commit(str(tmp_path), "HEAD^1", ENV).trouble
     with pytest.raises(changes.Usage):
         changes.commit(str(root), "--output=/tmp/x", ENV)
 

@@ -37,6 +37,7 @@ _TELLING: Final = re.compile(
 )
 # Said of every failure alike, by the runner or by a tool that calls others.
 _EMPTY: Final = re.compile(r"(?i)\bexit(?:ed)? (?:with )?(?:code|status)\b|^make(?:\[\d+\])?: \*\*\*|^npm ERR!")
+_RUNNERS: Final = re.compile(r"(?m)^(?:##\[error\]|Error: )Process completed with exit code \d+\.?$")
 _PARAMETERS: Final = re.compile(r"\[.*\]$|::h[0-9a-f]{16}$")  # of one test among many; of one build of a Rust program
 
 
@@ -57,6 +58,7 @@ def fingerprint(log: str, root: str = "") -> Fingerprint | None:
 
     `root` is where the code was checked out: paths below it are the same everywhere.
     """
+    log = _RUNNERS.sub("", log)
     failed = error(log)
     words = _words(log)
     if failed is None and not words:

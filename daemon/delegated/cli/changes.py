@@ -49,17 +49,29 @@ class Commit:
     trouble: str = ""
 
 
+def top(workspace: str, limit: str = "") -> str:
+    """Return the root of the repository that a workspace lies in, looked for up to `limit`; "" when there is none."""
+    at, last = os.path.realpath(workspace), os.path.realpath(limit) if limit else ""
+    while not os.path.lexists(os.path.join(at, ".git")):
+        if at == last or os.path.dirname(at) == at:
+            return ""
+        at = os.path.dirname(at)
+    return at
+
+
 def commit(root: str, base: str, env: Mapping[str, str]) -> Commit:
-    """Read the commit that is checked out at `root` and its diff since `base` ("": none is wanted).
+    """Read the commit of the repository at `root` and its diff since `base` ("": none is wanted).
 
     Raises `Usage` for a base that is no name of a commit.
     """
     if base.startswith("-"):
         raise Usage(f"--base {base}: this is no commit", "name a branch, a tag or a commit: --base HEAD^1")
-    place = _repository(root)
+    place = os.path.join(root, ".git")
     program = _git(root, env)
-    if not place or not program:
-        return Commit(trouble=f"no git repository at {root}" if program else "git is not installed")
+    if os.path.islink(place) or not os.path.isdir(place):
+        return Commit(trouble=f"{root} is no git repository whose objects lie in it; --diff FILE brings a diff")
+    if not program:
+        return Commit(trouble="git is not installed")
     try:
         with _lent(place) as at:
             return _commit(_Git(program, at), base, merged=env.get("GITHUB_EVENT_NAME", "").startswith("pull_request"))
@@ -160,17 +172,6 @@ def _unquoted(text: str) -> str:
 
 def _same(path: str, other: str) -> bool:
     return path == other or f"/{path}".endswith(f"/{other}") or f"/{other}".endswith(f"/{path}")
-
-
-def _repository(root: str) -> str:
-    at = os.path.abspath(root)
-    while True:
-        mark = os.path.join(at, ".git")
-        if os.path.isdir(mark) and not os.path.islink(mark):
-            return mark
-        if os.path.lexists(mark) or os.path.dirname(at) == at:
-            return ""  # a worktree or a submodule: rare in CI, and --diff does it
-        at = os.path.dirname(at)
 
 
 def _git(root: str, env: Mapping[str, str]) -> str:

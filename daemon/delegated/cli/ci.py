@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from delegated.fingerprint import Fingerprint
     from delegated.request import Request
 
-    from .changes import Commit
     from .failure import Ci
 
 _WAIT_S: Final = 600.0
@@ -38,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILES",
         action="append",
         default=[],
-        help="the log, - for stdin; several: repeat, or a line each",
+        help="the log of the step; - for stdin",
     )
     add("--base", metavar="REF", default="", help="send what was changed since this commit, such as HEAD^1")
     add("--diff", metavar="FILE", default="", help="send this diff instead of asking git for one")
@@ -48,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="NAME",
         default="",
-        help="the model to ask instead of the configured one; several with commas",
+        help="the model to ask instead",
     )
     add("--max-cost-usd", metavar="USD", type=_usd, help="ask nothing that may cost more than this")
     add("--timeout", metavar="TIME", type=_time, default=_WAIT_S, help="how long to wait; default: 10m")
@@ -83,24 +82,28 @@ def _time(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Find out what failed, ask unless it is known, and report. 0 unless `--fail-on` says otherwise."""
+    from delegated.fingerprint import fingerprint
+
+    from .changes import top
     from .failure import ci_of, logs
 
     ci = ci_of(os.environ)
     place = _place(args, ci)
+    root = top(place.workspace, ci.root) or ci.root or place.workspace
     paths = [line.strip() for value in args.log for line in value.splitlines() if line.strip()]
     if not paths:
         raise Usage("--log is missing", "keep the log of the step: pytest 2>&1 | tee test.log; then --log test.log")
     found, troubles = logs(paths)
     for trouble in troubles:
         terminal.warn(trouble)
-    named = _fingerprint(found, ci.root or place.workspace)
+    named = fingerprint("\n".join(text for _, text in found), root)
     if args.print_id:
         if named is not None:
             terminal.out(named.key)
             tell({"id": named.key})
         return exits.OK
-    outcome = _outcome(args, place, ci, found, named)
-    report(place, ci, outcome, sarif_path=args.sarif, quality_path=args.codequality)
+    outcome = _outcome(args, place, root, ci, found, named)
+    report(place, root, ci, outcome, sarif_path=args.sarif, quality_path=args.codequality)
     return code_of(args.fail_on, outcome)
 
 
@@ -113,17 +116,17 @@ def _place(args: argparse.Namespace, ci: Ci) -> Place:
     return places.find(root if os.path.join(here, "").startswith(os.path.join(root, "")) else None)
 
 
-def _fingerprint(found: Sequence[tuple[str, str]], root: str) -> Fingerprint | None:
-    from delegated.fingerprint import fingerprint
-
-    return fingerprint("\n".join(text for _, text in found), root)
-
-
 def _outcome(
-    args: argparse.Namespace, place: Place, ci: Ci, found: Sequence[tuple[str, str]], named: Fingerprint | None
+    args: argparse.Namespace,
+    place: Place,
+    root: str,
+    ci: Ci,
+    found: Sequence[tuple[str, str]],
+    named: Fingerprint | None,
 ) -> Outcome:
     """Decide what to do about a failure, and do it."""
     from .changes import commit
+    from .ci_request import request_of
     from .failure import is_bot
 
     if ci.ended_well:
@@ -131,7 +134,7 @@ def _outcome(
     if named is None:
         return Outcome(why="no log says anything")
     key = named.key
-    about = commit(ci.root or place.workspace, "" if args.diff else args.base, os.environ)
+    about = commit(root, "" if args.diff else args.base, os.environ)
     authors = (about.author,) if about.author else ci.actors
     if args.even_bots != "true" and (bot := next(filter(is_bot, authors), "")):
         return Outcome(key, why=f"{one_line(bot, 60)} made the commit, and what a program commits is not asked about")
@@ -146,7 +149,7 @@ def _outcome(
             return Outcome(key, why=f"this is attempt {ci.attempt} of the run, and after {_ATTEMPTS} no more is asked")
         if why := _unable(place, args.model):
             return Outcome(key, why=why)
-        _ask(args, place, key, lambda: _request(args, ci, found, named, about), before)
+        _ask(args, place, key, lambda: request_of(args, ci, found, named, about), before)
         return _followed(place, key, asked=True)
     except TimeoutError as error:
         return Outcome(key, why=str(error), code=exits.TIMED_OUT)
@@ -187,42 +190,6 @@ def _unable(place: Place, models: str) -> str:
             return ""
         missing.append(endpoint.key_env or "an API key")
     return f"there is no key here ({', '.join(dict.fromkeys(missing))} is not set), as on the pull request of a fork"
-
-
-def _request(
-    args: argparse.Namespace, ci: Ci, found: Sequence[tuple[str, str]], named: Fingerprint, about: Commit
-) -> Request:
-    """Write down what is asked: nothing that differs from run to run beside log and diff, so that it stays the same."""
-    from delegated.markdown import fence
-    from delegated.request import Options, Request
-    from delegated.traces import frames
-
-    from .changes import fitted, read
-    from .failure import shown
-
-    log = shown(found)
-    where = f" on {ci.system}" if ci.system else ""
-    context = [f"This failed in a CI job{f' named {one_line(ci.job, 100)}' if ci.job else ''}{where}."]
-    diff = fitted(read(args.diff) if args.diff else about.diff, {frame.path for frame in frames(log)})
-    if about.trouble and args.base and not args.diff:
-        terminal.warn(f"no diff goes along: {about.trouble}")
-    if diff.text:
-        since = f" since {one_line(args.base, 100)}" if args.base and not args.diff else ""
-        context.append(f"What was changed{since}:\n\n{fence(diff.text, 'diff')}")
-    if diff.left_out:
-        context.append(
-            "Left out of these changes:\n\n" + "\n".join(f"- {one_line(each)}" for each in diff.left_out[:50])
-        )
-    return Request(
-        issue=args.issue.strip() or f"A CI job fails: {named.title}",
-        context="\n\n".join(context),
-        logs=log,
-        options=Options(
-            models=tuple(filter(None, args.model.replace(" ", "").split(","))),
-            max_cost_usd=args.max_cost_usd,
-            repro=args.command.strip(),
-        ),
-    )
 
 
 def _ask(

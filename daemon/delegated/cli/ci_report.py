@@ -35,15 +35,15 @@ class Outcome:
     code: int = exits.OK
 
 
-def report(place: Place, ci: Ci, outcome: Outcome, *, sarif_path: str, quality_path: str) -> None:
-    """Tell what came of it. A form that cannot be written is warned of: it is no reason to fail the job."""
+def report(place: Place, root: str, ci: Ci, outcome: Outcome, *, sarif_path: str, quality_path: str) -> None:
+    """Tell what came of it; paths are written from `root`, that of the repository. A form that cannot be written is warned of: it is no reason to fail the job."""
     result = outcome.result
     if result is None:
         what = "no answer" if outcome.code else "nothing was asked"
         terminal.out(f"delegate: {what}: {' '.join(outcome.why.split())}")
         tell({"id": outcome.key, "status": "unanswered" if outcome.code else "skipped", "asked": "false"})
         return
-    found = [_from_root(place, ci.root, each) for each in findings(place, result) if ":" not in each.path]
+    found = [_from_root(place, root, each) for each in findings(place, result) if ":" not in each.path]
     status, verdict, sure = one_line(result.get("status")), one_line(result.get("verdict")), confidence_of(result)
     how = "asked now" if outcome.asked else "known from before, nothing was asked"
     terminal.out(f"delegate: {outcome.key}: {', '.join(filter(None, (status, verdict, sure)))} ({how})")
@@ -84,8 +84,7 @@ def tell(values: Mapping[str, str]) -> None:
 
 def _from_root(place: Place, root: str, finding: Finding) -> Finding:
     """Write a finding's path from the root of the repository, where the workspace is a directory below that."""
-    top = os.path.realpath(root) if root else ""
-    below = os.path.relpath(os.path.realpath(place.workspace), top) if top else "."
+    below = os.path.relpath(os.path.realpath(place.workspace), os.path.realpath(root))
     if below == "." or below.startswith(".."):
         return finding
     return replace(finding, path=f"{below.replace(os.sep, '/')}/{finding.path}")
@@ -116,7 +115,7 @@ def _summarize(place: Place, outcome: Outcome, how: str) -> None:
     if not path:
         return
     head = f"Failure `{outcome.key}`: {how}.\n\n"
-    body = terminal.clean(text) if text is not None else f"`{page}` is not there; the RESULT says less in short.\n"
+    body = terminal.clean(text) if text is not None else headline(outcome.result or {})
     try:
         workflow.summarize(path, f"{head}{body.rstrip()}\n\n", f"The whole page: `{page}`")
     except OSError as error:

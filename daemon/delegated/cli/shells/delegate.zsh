@@ -93,12 +93,12 @@ _shtab_delegate_check_defaults_added=0
 
 _shtab_delegate_ci_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "*--log[the log, - for stdin\; several\: repeat, or a line each]:FILES:"
+  "*--log[the log of the step\; - for stdin]:FILES:"
   "--base[send what was changed since this commit, such as HEAD\^1]:REF:"
   "--diff[send this diff instead of asking git for one]:FILE:"
   "--issue[what is wrong\; default\: what the log says]:TEXT:"
   "--command[the command that failed]:TEXT:"
-  "--model[the model to ask instead of the configured one\; several with commas]:NAME:"
+  "--model[the model to ask instead]:NAME:"
   "--max-cost-usd[ask nothing that may cost more than this]:USD:"
   "--timeout[how long to wait\; default\: 10m]:TIME:"
   "--sarif[write the findings as SARIF 2.1.0]:FILE:"
