@@ -36,7 +36,10 @@ class Outcome:
 
 
 def report(place: Place, root: str, ci: Ci, outcome: Outcome, *, sarif_path: str, quality_path: str) -> None:
-    """Tell what came of it; paths are written from `root`, that of the repository. A form that cannot be written is warned of: it is no reason to fail the job."""
+    """Tell what came of it, with paths from `root`, that of the repository.
+
+    A form that cannot be written is warned of: it is no reason to fail the job.
+    """
     result = outcome.result
     if result is None:
         what = "no answer" if outcome.code else "nothing was asked"
