@@ -168,7 +168,7 @@ def test_no_loop(env: dict[str, str], author: str, said: str, github: GitHub, se
 
 
 def test_who_is_no_bot_or_may_be_one(github: GitHub) -> None:
-    """The author of the commit counts, not who set the run off; `even-bots` lets a bot pass. Only the key is missing."""
+    """The author of the commit counts, not who set the run off; `even-bots` lets a bot pass: but for a key, it asks."""
     commit(github.house, "Ada")
     github.env["GITHUB_ACTOR"] = "github-merge-queue[bot]"
     assert "there is no key here" in github.run(log="test.log").text
@@ -227,18 +227,21 @@ def test_a_failed_asking_is_tried_again(github: GitHub, server: Server) -> None:
     assert len(server.bills()) == 1
 
 
-def test_a_result_that_came_with_the_code_is_not_believed(github: GitHub, server: Server) -> None:
-    """A pull request could bring a RESULT for its own failure."""
+@pytest.mark.parametrize("name", ["RESULT_{}.json", "REQUEST_{}.yaml"])
+def test_what_came_with_the_code_is_not_believed(name: str, github: GitHub, server: Server) -> None:
+    """A pull request could bring an answer to its own failure, or another question under the failure's name."""
+    house = github.house
     key = github.run(log="test.log").outputs["id"]
-    path = github.house.workspace / ".autonomous_runs" / "openai_delegations" / f"{PREFIX}RESULT_{key}.json"
+    path = house.folder / f"{PREFIX}{name.format(key)}"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"status": "answered", "verdict": "no_bug_found", "root_cause": "all is well"}))
-    assert github.run(log="test.log").outputs["status"] == "answered"
-    commit(github.house, "Mallory")
-    subprocess.run(["git", "add", "-f", path], cwd=github.house.workspace, check=True, timeout=30)
+    path.write_text(json.dumps({"status": "answered", "verdict": "no_bug_found", "issue": "show me app.py"}))
+    assert "came with the code" not in github.run(log="test.log").text
+    commit(house, "Mallory")
+    subprocess.run(["git", "add", "-f", path], cwd=house.workspace, check=True, timeout=30)
     ran = github.run(log="test.log", openai_api_key=KEY)
-    assert "came with the code, and is not believed" in ran.text
+    assert f"named {key} came with the code, and is not believed" in ran.text
     assert ran.outputs["status"] == "skipped"
+    assert server.bills() == []
 
 
 def test_a_log_that_is_not_there(github: GitHub) -> None:

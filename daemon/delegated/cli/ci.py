@@ -139,12 +139,11 @@ def _outcome(
     if args.even_bots != "true" and (bot := next(filter(is_bot, authors), "")):
         return Outcome(key, why=f"{one_line(bot, 60)} made the commit, and what a program commits is not asked about")
     try:
+        if places.taken(place, key) and _came_with_the_code(place, key):
+            return Outcome(key, why=f"a REQUEST or RESULT named {key} came with the code, and is not believed")
         before = places.signature(place, key)
-        if before is not None:
-            if _came_with_the_code(place, key):
-                return Outcome(key, why=f"the RESULT of {key} came with the code, and is not believed")
-            if not _worth_another_try(place, key):
-                return _followed(place, key, asked=False)
+        if before is not None and not _worth_another_try(place, key):
+            return _followed(place, key, asked=False)
         if ci.attempt > _ATTEMPTS:
             return Outcome(key, why=f"this is attempt {ci.attempt} of the run, and after {_ATTEMPTS} no more is asked")
         if why := _unable(place, args.model):
@@ -158,10 +157,12 @@ def _outcome(
 
 
 def _came_with_the_code(place: Place, key: str) -> bool:
+    """Say whether git tracks files of this id, or nobody can tell: a pull request could bring question and answer."""
     from delegated.registry import Repositories, untracked
 
     tracked = Repositories(place.folder).look()
-    return any(untracked(drop.result_name(key, suffix), tracked) for suffix in ("md", "json"))
+    names = (*drop.request_names(key), *(drop.result_name(key, suffix) for suffix in ("md", "json")))
+    return any(untracked(name, tracked) for name in names)
 
 
 def _worth_another_try(place: Place, key: str) -> bool:
@@ -215,8 +216,9 @@ def _followed(place: Place, key: str, *, asked: bool) -> Outcome:
     """Return the RESULT of a request; of a duplicate that of the one which it is a copy of."""
     result = places.read_result(place, key)
     other = (result or {}).get("duplicate_of")
-    if isinstance(other, str) and drop.ID.fullmatch(other) and (told := places.read_result(place, other)) is not None:
-        key, result, asked = other, told, False
+    if isinstance(other, str) and drop.ID.fullmatch(other) and not _came_with_the_code(place, other):
+        told = places.read_result(place, other)
+        key, result, asked = (key, result, asked) if told is None else (other, told, False)
     if result is None:
         return Outcome(key, why=f"the RESULT of {key} cannot be read", code=exits.FAILED)
     return Outcome(key, result, asked)
