@@ -66,7 +66,7 @@ def wrapped(text: str, columns: int, first: str, rest: str) -> None:
 
 def command(line: str) -> None:
     """Write a command for a CI runner: one line whose values were escaped; the only way in which one gets out."""
-    assert "\n" not in line and "\r" not in line, "a command is one line"  # noqa: PT018
+    assert not {"\r", "\n"} & {*line}, "a command is one line"
     sys.stdout.write(line + "\n")
 
 
