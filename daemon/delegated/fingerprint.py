@@ -18,6 +18,7 @@ VERSION: Final = 1  # whoever changes what goes into a fingerprint raises it: th
 
 _FRAMES: Final = 30
 _WORDS: Final = 8
+_LINES: Final = 2_000  # of the end of a log that are looked at for words
 _MOST_LINE: Final = 2_000
 _MOST_TITLE: Final = 200
 _MASKS: Final = (
@@ -60,7 +61,7 @@ def fingerprint(log: str, root: str = "") -> Fingerprint | None:
     """
     log = _RUNNERS.sub("", log)
     failed = error(log)
-    words = _words(log)
+    words = () if failed is not None else _words(log)
     if failed is None and not words:
         return None
     own = sorted({_place(frame, root) for frame in frames(log) if not frame.library})[:_FRAMES]
@@ -91,7 +92,7 @@ def tells(line: str) -> bool:
 
 def _words(log: str) -> tuple[str, ...]:
     """Return the last lines that tell of a failure, else the last ones at all; each once, alike ones are one."""
-    lines = [line.strip() for line in log.split("\n") if line.strip()]
+    lines = [line.strip() for line in log.split("\n") if line.strip()][-_LINES:]
     return _last(filter(tells, reversed(lines))) or _last(iter(reversed(lines)))
 
 

@@ -16,7 +16,7 @@ from . import terminal
 from .place import Usage
 
 LOGS: Final = 60_000  # characters of all logs together that are asked about
-_READ: Final = 4 << 20  # bytes of the end of one log that are looked at
+_READ: Final = 2 << 20  # bytes of the end of one log that are looked at
 _MOST_LINE: Final = 2_000
 # `gh run view --log-failed` writes job, step and time before each line, GitHub's own logs the time.
 _PREFIX: Final = re.compile(
