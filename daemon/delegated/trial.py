@@ -90,15 +90,12 @@ def _made(
     name: str, fixes: Sequence[Fix], files: dict[str, _File], hide: Hider
 ) -> tuple[Patch | None, tuple[str, ...]]:
     """Take each fix, the first to be done first, that goes whole and beside those taken before it."""
-    numbers, notes, size = [], [], 0
+    numbers, notes = [], []
     for number, fix in enumerate(fixes, 1):
         if not fix.edits:
             continue
         changes = _changes(fix.edits, files)
         why = changes if isinstance(changes, str) else _hindrance(changes, files, hide)
-        if not why and not isinstance(changes, str):
-            size += sum(len(edit.before) + len(edit.after) for edit in fix.edits)
-            why = "the patch would be too large" if size > _MOST else ""
         if why or isinstance(changes, str):
             notes.append(f"fix {number} is left out: {why}")
             continue
@@ -110,6 +107,8 @@ def _made(
         return None, tuple(notes) or ("no fix has an edit",)
     parts = {path: file_patch(path, hunks(file.text or "", file.taken)) for path, file in files.items() if file.taken}
     text = "".join(parts.values())
+    if len(text) > _MOST:
+        return None, (*notes, f"with the lines around the edits it would be larger than {_MOST:,} characters")
     if list(hide([(name, text)])) != [text]:
         return None, (*notes, "the lines around the edits hold a secret, which no patch may")
     return Patch(name, tuple(numbers), tuple(parts), text), tuple(notes)
