@@ -7,13 +7,13 @@ import re
 import sys
 import warnings
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any, Final
 
 from delegated.markdown import line
 
-_CAP: Final = 512 << 10  # characters: a tree takes a hundred times that, and the daemon waits meanwhile
+_CAP: Final = 256 << 10  # characters: a tree takes a hundred times that, and nothing else runs while Python makes it
 UNREAD: Final = "not parsed"  # begins the words on what could not be judged
 _NAME: Final = "an-answers-edit"  # what a warning names as the module: it is silenced by that
 _PYTHON: Final = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
@@ -53,6 +53,7 @@ def _python(before: str, after: str) -> tuple[bool | None, str]:
     return (True, "") if fault is None else (False, f"it does not parse after it, as {_PYTHON}: {fault}")
 
 
+@lru_cache(maxsize=4)  # one file is read before each of several fixes
 def _fault(source: str) -> str | None:
     """Return what keeps Python from reading a source, None when nothing does."""
     # A warning about a doubtful escape is no fault, and it would write the source to the daemon's terminal. The filter

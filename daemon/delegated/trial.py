@@ -90,19 +90,9 @@ def _made(
     name: str, fixes: Sequence[Fix], files: dict[str, _File], hide: Hider
 ) -> tuple[Patch | None, tuple[str, ...]]:
     """Take each fix, the first to be done first, that goes whole and beside those taken before it."""
-    numbers, notes = [], []
-    for number, fix in enumerate(fixes, 1):
-        if not fix.edits:
-            continue
-        changes = _changes(fix.edits, files)
-        why = changes if isinstance(changes, str) else _hindrance(changes, files, hide)
-        if why or isinstance(changes, str):
-            notes.append(f"fix {number} is left out: {why}")
-            continue
-        numbers.append(number)
-        for path, mine in changes.items():
-            files[path].taken += mine
-            files[path].by.append(number)
+    numbers, notes = _taken(fixes, files, hide, singly=False)
+    if any(len(file.by) > 1 and _breaks(path, file, []) for path, file in files.items()):
+        numbers, notes = _taken(fixes, files, hide, singly=True)  # which of them it is shows only one by one
     if not numbers:
         return None, tuple(notes) or ("no fix has an edit",)
     parts = {path: file_patch(path, hunks(file.text or "", file.taken)) for path, file in files.items() if file.taken}
@@ -112,6 +102,31 @@ def _made(
     if list(hide([(name, text)])) != [text]:
         return None, (*notes, "the lines around the edits hold a secret, which no patch may")
     return Patch(name, tuple(numbers), tuple(parts), text), tuple(notes)
+
+
+def _taken(fixes: Sequence[Fix], files: dict[str, _File], hide: Hider, *, singly: bool) -> tuple[list[int], list[str]]:
+    """Take the fixes that go together, each parsed beside those before it when `singly`; say why others do not."""
+    numbers, notes = [], []
+    for file in files.values():
+        file.taken, file.by = [], []
+    for number, fix in enumerate(fixes, 1):
+        if not fix.edits:
+            continue
+        changes = _changes(fix.edits, files)
+        if isinstance(changes, str):
+            notes.append(f"fix {number} is left out: {changes}")
+            continue
+        why = next(
+            filter(None, (_hindrance(path, mine, files[path], hide, singly) for path, mine in changes.items())), ""
+        )
+        if why:
+            notes.append(f"fix {number} is left out: {why}")
+            continue
+        numbers.append(number)
+        for path, mine in changes.items():
+            files[path].taken += mine
+            files[path].by.append(number)
+    return numbers, notes
 
 
 def _changes(edits: Sequence[Edit], files: dict[str, _File]) -> dict[str, Changes] | str:
@@ -152,21 +167,23 @@ def _left_out(edit: Edit, files: dict[str, _File]) -> str:
     return "it is not UTF-8" if file.text is None else ""
 
 
-def _hindrance(changes: dict[str, Changes], files: dict[str, _File], hide: Hider) -> str:
-    """Say what keeps a fix that goes by itself out of the patch: a secret in its lines, the fixes before it."""
-    for path, mine in changes.items():
-        file = files[path]
-        old = file.text or ""
-        new = spliced(old, mine)
-        found = hunks(old, mine)
-        clean_old, clean_new = hide([(path, old), (path, new)])
-        before = ((hunk.old, hunk.old + hunk.removed) for hunk in found)
-        after = ((hunk.new, hunk.new + hunk.added) for hunk in found)
-        if _hides(old, clean_old, before) or _hides(new, clean_new, after):
-            return f"{path}: the lines around the edit hold a secret, which no patch may"
-        if file.taken and judge(path, old, spliced(old, [*file.taken, *mine]))[0] is False:
-            return f"{path}: it would not parse any more together with fix {', '.join(map(str, file.by))}"
+def _hindrance(path: str, mine: Changes, file: _File, hide: Hider, singly: bool) -> str:
+    """Say what keeps the changes of one file out of the patch: a secret in their lines, the fixes before."""
+    old = file.text or ""
+    new, found = spliced(old, mine), hunks(old, mine)
+    clean_old, clean_new = hide([(path, old), (path, new)])
+    before = ((hunk.old, hunk.old + hunk.removed) for hunk in found)
+    after = ((hunk.new, hunk.new + hunk.added) for hunk in found)
+    if _hides(old, clean_old, before) or _hides(new, clean_new, after):
+        return f"{path}: the lines around the edit hold a secret, which no patch may"
+    if singly and file.taken and _breaks(path, file, mine):
+        return f"{path}: it would not parse any more together with fix {', '.join(map(str, file.by))}"
     return ""
+
+
+def _breaks(path: str, file: _File, mine: Changes) -> bool:
+    """Say whether all that was taken and these changes together break a file."""
+    return judge(path, file.text or "", spliced(file.text or "", [*file.taken, *mine]))[0] is False
 
 
 def _hides(text: str, clean: str, ranges: Iterable[tuple[int, int]]) -> bool:
