@@ -71,7 +71,7 @@ def test_the_fixes_come_as_a_patch_that_git_takes(asked: House) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", ["RESULT_one.patch", "RESULT_one.md", "RESULT_one.json", "done"])
+@pytest.mark.parametrize("victim", ["RESULT_one.patch", "RESULT_one.md", "done"])
 def test_a_kill_while_it_is_published_changes_nothing(asked: House, server: Server, victim: str) -> None:
     """The patch is put there first: where a RESULT stands its patch does, and the next start makes the same."""
     killed_before(asked, victim, "one")
