@@ -31,6 +31,10 @@ def evidence(path: str, quote: str, start: int = 0, end: int = 0, prompt: Prompt
     return read(reply(changed(hypotheses=[one])), prompt).hypotheses[0].evidence[0]
 
 
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def edits(*given_: tuple[str, str, str], prompt: Prompt = PROMPT) -> tuple[Edit, ...]:
     rows = [{"path": path, "before": before, "after": after} for path, before, after in given_]
     fix = {**ANSWER["recommended_fixes"][0], "edits": rows}
@@ -307,7 +311,7 @@ def test_every_whole_line_of_the_code_is_found_at_its_place(data: st.DataObject)
 def test_an_edit_applies_when_its_text_stands_exactly_once() -> None:
     """The place is given, nothing is changed about it."""
     (edit,) = edits((MAIN, "result.dict()", "result.model_dump()"))
-    assert edit == Edit(MAIN, "result.dict()", "result.model_dump()", True, 15, "")
+    assert edit == Edit(MAIN, "result.dict()", "result.model_dump()", True, 15, "", True, _sha256(cases.MAIN))
 
 
 def test_an_edit_with_other_indentation_is_fitted_to_the_file() -> None:
@@ -322,13 +326,15 @@ def test_an_edit_with_other_indentation_is_fitted_to_the_file() -> None:
     assert edit.applies
     assert edit.before in cases.STORE
     assert edit.after == "            phase.blob = json.dumps(phase.result)\n            if x:\n                y()"
-    assert edit.note == "white space fitted to the file"
+    assert edit.note.startswith("white space fitted to the file")
+    assert edit.parses is False, "the `except` that the `try` had is left alone"
 
 
 def test_leaked_line_numbers_are_taken_from_an_edit() -> None:
     """`  15| code` on both sides is the form in which the code was shown."""
     (edit,) = edits((MAIN, "  15|     phase.result = result.dict()", "  15|     phase.result = None"))
-    assert edit == Edit(MAIN, "    phase.result = result.dict()", "    phase.result = None", True, 15, "")
+    assert (edit.before, edit.after) == ("    phase.result = result.dict()", "    phase.result = None")
+    assert (edit.applies, edit.start_line, edit.note) == (True, 15, "")
 
 
 def test_a_file_with_windows_line_ends_keeps_them() -> None:

@@ -265,7 +265,9 @@ def test_demo(house: House) -> None:
     for word in ("daemon: started", "request: dropped", "journal", "next: delegate init"):
         assert word in err
     root = next(Path(house.outside).glob("delegated-demo-*"))
-    assert len(list((root / "workspace" / ".autonomous_runs" / "openai_delegations").glob(f"{PREFIX}RESULT_*"))) == 2
+    results = (root / "workspace" / ".autonomous_runs" / "openai_delegations").glob(f"{PREFIX}RESULT_*")
+    assert sorted(path.suffix for path in results) == [".json", ".md", ".patch"]
+    assert ".patch" in err
     pid = int(err.partition("started as process ")[2].split()[0])
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import cases
-from delegated import prompt, result
+from delegated import folder, prompt, result
 from delegated.analysis import (
     Analysis,
     CodeExample,
@@ -35,6 +35,7 @@ from delegated.analysis import (
 from delegated.comparison import Opinion, compare
 from delegated.context import Context, Omitted
 from delegated.errors import KINDS
+from delegated.patch import Patch
 from delegated.prompt import Prompt
 from delegated.reply import Usage
 from delegated.request import Request
@@ -52,6 +53,7 @@ from delegated.result import (
     to_markdown,
 )
 from delegated.secrets import Redaction
+from delegated.trial import tried
 from golden_files import assert_golden
 from test_markdown import ALLOWED_INLINE, HOSTILE, inline_kinds, kinds
 
@@ -88,6 +90,13 @@ def answered(answer: Any = cases.ANSWER, made: Prompt | None = None, **changes: 
         "attempts": 1, "timings": {"gather": 0.012, "ask": 8.21, "check": 0.004}, "raw_response": reply.text,
     }  # fmt: skip
     return Result(**{**said, **changes})
+
+
+def on_disk(made: Result) -> Result:
+    """Try the edits on a workspace that has the files as they were sent."""
+    files = {"src/autopack/main.py": cases.MAIN, "src/autopack/store.py": cases.STORE}
+    name = folder.result_name(ID, "patch")
+    return tried(made, name, lambda path: files[path].encode(), lambda parts: [text for _, text in parts])
 
 
 def compared() -> Result:
@@ -154,7 +163,7 @@ def goldens() -> dict[str, Result]:
     none = Result("failed", REF, STAMP, model="gpt-4o")
     calm = cases.prompt(replace(cases.REQUEST, logs=""))
     return {
-        "root_cause_found": answered(),
+        "root_cause_found": on_disk(answered()),
         "likely_offline": answered(
             OFFLINE, simulated=True, model="offline", warnings=(), usage=Usage(0, 0, 0), cost_usd=0.0
         ),
@@ -265,7 +274,9 @@ TEXT = st.text(max_size=12)
 FLOAT = st.floats(allow_nan=False, allow_infinity=False)
 INT = st.integers(0, 10**9)
 EVIDENCE = st.builds(Evidence, TEXT, INT, INT, TEXT, TEXT, st.booleans(), TEXT)
-EDIT = st.builds(Edit, TEXT, TEXT, TEXT, st.booleans(), INT, TEXT)
+EDIT = st.builds(
+    Edit, TEXT, TEXT, TEXT, st.booleans(), INT, TEXT, st.none() | st.booleans(), TEXT, st.none() | st.booleans()
+)
 LEVEL = st.sampled_from(get_args(Level))
 
 
@@ -323,6 +334,8 @@ def results(draw: st.DrawFn) -> Result:
             raw_response=TEXT,
             duplicate_of=st.text(min_size=1, max_size=5),
             extra=st.dictionaries(TEXT, PLAIN, max_size=2),
+            patch=st.none() | st.builds(Patch, TEXT, several(INT), several(TEXT), TEXT),
+            patch_notes=several(TEXT),
         )
     )
 
@@ -384,9 +397,9 @@ def test_keys_of_a_later_version_do_not_stop_a_reader() -> None:
 
 
 SECTIONS = {
-    "Root Cause Analysis", "Technical Explanation", "Hypotheses and Evidence", "Recommended Fixes", "Code Examples",
-    "Answers to the Questions", "Additional Investigation", "Comparison of Answers", "Confidence Level",
-    "What Was Sent", "Warnings", "Cost and Details", "Files Needed", "What the Model Sent",
+    "Root Cause Analysis", "Technical Explanation", "Hypotheses and Evidence", "Recommended Fixes", "Patch",
+    "Code Examples", "Answers to the Questions", "Additional Investigation", "Comparison of Answers",
+    "Confidence Level", "What Was Sent", "Warnings", "Cost and Details", "Files Needed", "What the Model Sent",
 }  # fmt: skip
 PAGE = MarkdownIt("commonmark").enable(["table", "strikethrough"])
 
@@ -449,7 +462,7 @@ def test_a_page_made_without_a_language_model_says_so_first() -> None:
 def test_the_sections_of_the_original_are_there_in_its_order() -> None:
     """A reader, or a program that splits the page at its headings, finds them by their names."""
     found = [words for tag, words in headings_of(to_markdown(goldens()["root_cause_found"])) if tag == "h2"]
-    wanted = ["Root Cause Analysis", "Technical Explanation", "Recommended Fixes", "Code Examples",
+    wanted = ["Root Cause Analysis", "Technical Explanation", "Recommended Fixes", "Patch", "Code Examples",
               "Additional Investigation", "Confidence Level", "What Was Sent"]  # fmt: skip
     assert [words for words in found if words in wanted] == wanted
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
-from delegated import shape
+from delegated import shape, syntax
 from delegated.errors import AnswerError
 from delegated.markdown import line
-from delegated.quotes import Sent, Spot
+from delegated.quotes import Sent, Spot, spans, spliced
 from delegated.reply import Outcome, Reply
 from delegated.secrets import forbidden
 
@@ -46,7 +46,11 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Replace `before` by `after` in `path`. `applies` when `before` stands exactly once in the file as sent."""
+    """Replace `before` by `after` in `path`. `applies` when `before` stands exactly once in the file as sent.
+
+    `parses`: whether the file still does once all edits of the same fix are made in it; None when that is not known.
+    `sha256` is of the whole original file; `changed` when another one stood in the workspace as the RESULT was made.
+    """
 
     path: str
     before: str
@@ -54,6 +58,14 @@ class Edit:
     applies: bool
     start_line: int = 0
     note: str = ""
+    parses: bool | None = None
+    sha256: str = ""
+    changed: bool | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Say whether it applies and is not known to break its file."""
+        return self.applies and self.parses is not False
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,8 +258,25 @@ def _edits(given: list[dict[str, Any]], file: str, sent: Sent) -> tuple[Edit, ..
             applies, note = False, "it changes the same text as an edit before it"
         if applies:
             taken.append(spot)
-        edits.append(Edit(path, spot.before, spot.after, applies, spot.start_line, note))
-    return tuple(edits)
+        sha256 = sent.sha256(spot.path) if spot.path in sent.files else ""
+        edits.append(Edit(path, spot.before, spot.after, applies, spot.start_line, note, sha256=sha256))
+    paths = {edit.path for edit in edits if edit.path in sent.files}
+    return parsed(edits, {path: text for path in paths if (text := sent.text(path)) is not None})
+
+
+def parsed(edits: Sequence[Edit], texts: Mapping[str, str]) -> tuple[Edit, ...]:
+    """Say of the edits of one fix whether the files still parse with them; `texts` are those that are known whole."""
+    said: dict[str, tuple[bool | None, str]] = {}
+    for path in dict.fromkeys(edit.path for edit in edits):
+        mine = [edit for edit in edits if edit.path == path]
+        changes = spans(texts[path], ((edit.before, edit.after) for edit in mine)) if path in texts else ""
+        if all(edit.applies for edit in mine) and not isinstance(changes, str):
+            said[path] = syntax.judge(path, texts[path], spliced(texts[path], changes))
+    return tuple(_parsed(edit, *said.get(edit.path, (edit.parses, ""))) for edit in edits)
+
+
+def _parsed(edit: Edit, parses: bool | None, why: str) -> Edit:
+    return replace(edit, parses=parses, note="; ".join(filter(None, (edit.note, why))))
 
 
 def _overlap(one: Spot, other: Spot) -> bool:
@@ -335,7 +364,7 @@ def _confidence(
             score = _BELOW[level]
             rows.append(Part("limit", score, 0.0, f"never above {level}: {why}"))
     score = round(score, 2)
-    return Confidence(next(level for level, least in THRESHOLDS.items() if score >= least), score, tuple(rows))
+    return Confidence(_level(score), score, tuple(rows))
 
 
 def _limits(verdict: Verdict, quotes: list[Evidence], own_word: str, *, simulated: bool) -> Iterable[tuple[Level, str]]:
@@ -391,8 +420,24 @@ def _edits_part(fixes: tuple[Fix, ...]) -> tuple[float, str] | None:
     edits = [edit for fix in fixes for edit in fix.edits]
     if not edits:
         return None
-    apply = sum(edit.applies for edit in edits)
-    return apply / len(edits), f"{apply} of {len(edits)} edits apply to the files as sent"
+    apply, sound = sum(edit.applies for edit in edits), sum(edit.sound for edit in edits)
+    why = f"{apply} of {len(edits)} edits apply to the files as sent"
+    return sound / len(edits), why + (f", {apply - sound} of which break the syntax" if sound < apply else "")
+
+
+def with_fixes(found: Analysis, fixes: tuple[Fix, ...]) -> Analysis:
+    """Return an analysis whose edits were checked once more, its confidence made anew from that."""
+    part, sure = _edits_part(fixes), found.confidence
+    if part is None:
+        return found
+    rows = [replace(row, score=round(part[0], 4), why=part[1]) if row.name == "edits" else row for row in sure.parts]
+    limits = [row.score for row in rows if not row.weight]
+    score = round(min([sum(row.score * row.weight for row in rows), *limits]), 2)
+    return replace(found, fixes=fixes, confidence=Confidence(_level(score), score, tuple(rows)))
+
+
+def _level(score: float) -> Level:
+    return next(level for level, least in THRESHOLDS.items() if score >= least)
 
 
 def _coverage_part(prompt: Prompt, sent: Sent) -> tuple[float, str]:

@@ -30,6 +30,7 @@ from delegated.pricing import ModelFacts, warning
 from delegated.record import Refusal
 from delegated.request import Request
 from delegated.result import Failure, RequestRef, Result, Status, failure
+from delegated.trial import tried
 from delegated.veil import veil
 
 _SMALL: Final = 64 << 10
@@ -257,8 +258,13 @@ class Desk:
         )
 
     def _veiled(self, result: Result) -> Result:
-        """Take out the secrets that a model, a provider or the request brought; reads the workspace."""
-        return veil(result, known=self._gatherer.secrets(), seed=result.request.id, sieve=self._gatherer.sieve)
+        """Take out the secrets that a model, a provider or the request brought; try the edits. Reads the workspace.
+
+        In this order: an edit out of which something was taken is not tried.
+        """
+        gatherer, key = self._gatherer, result.request.id
+        clean = veil(result, known=gatherer.secrets(), seed=key, sieve=gatherer.sieve)
+        return tried(clean, names.result_name(key, "patch"), gatherer.now, lambda parts: gatherer.hide(parts, key))
 
     def _receive_rest(self, record: JobRecord, course: Course) -> None:
         """Put on the receipt what an earlier life sent, and this one did not come to: its settings may be others.

@@ -98,7 +98,7 @@ def conflict_origin(key: str) -> str | None:
 
 
 def result_name(key: str, suffix: str) -> str:
-    """Name a RESULT file; `suffix` is `md` or `json`."""
+    """Name a RESULT file; `suffix` is `patch`, `md` or `json`."""
     return f"{PREFIX}RESULT_{key}.{suffix}"
 
 

@@ -244,6 +244,14 @@ class Gatherer:
         """Return a model's words as they may be sent back to it; reads the workspace."""
         return redact([("the answer", text)], known=self.secrets(), seed=f"{key}/repair", sieve=self.sieve)[0][0]
 
+    def now(self, path: str) -> bytes | str:
+        """Return a file's bytes as they are at this moment, or why it cannot be read."""
+        return self._workspace.bytes_of(path, max_bytes=self.limits.max_file_bytes)
+
+    def hide(self, parts: Sequence[tuple[str, str]], key: str) -> tuple[str, ...]:
+        """Return texts (where, text) as they may be published, their lines kept; reads the workspace."""
+        return redact(parts, known=self.secrets(), seed=f"{key}/published", sieve=self.sieve)[0]
+
     def _fit(
         self,
         request: Request,

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from delegated.prompt import Prompt
 
+PARTLY: Final = "only a part of this file was sent and checked"
+_HIDDEN: Final = re.compile(r"\[REDACTED:[^\]\n]{1,80}:[0-9a-f]{6}-[0-9]{1,9}\]")  # what was sent in a secret's place
 _NUMBER: Final = re.compile(r"^[ \t]*\d+\|[ ]?", re.MULTILINE)
 _OCCURRENCES_CAP: Final = 1_000
 WORDS: Final = ("logs", "issue", "context", "attempted_fixes", "questions")  # the request's own, quoted by these names
@@ -135,6 +137,15 @@ class Sent:
         """Say whether every line of a sent file went along."""
         return self._shown[path] >= self._totals[path]
 
+    def text(self, path: str) -> str | None:
+        """Return all of a sent file as it was sent, placeholders included; None when only a part of it was."""
+        pieces = sorted(self.files[path], key=lambda piece: piece.first)
+        return "".join(piece.text for piece in pieces) if self.whole(path) else None
+
+    def sha256(self, path: str) -> str:
+        """Return the hash of the whole original file of which something was sent."""
+        return self.files[path][0].sha256
+
     def resolve(self, given: str) -> str | None:
         """Return the path of the sent file that is meant, or None: the same, or the only one with the same ending."""
         path = re.sub(r":\d+(?:[:-]\d+)?$", "", given.strip().strip("`'\"").replace("\\", "/")).removeprefix("./")
@@ -174,8 +185,11 @@ class Sent:
             return Spot(path, before, after, False, 0, "`before` is empty: there is nothing to replace")
         if before == after:
             return Spot(path, before, after, False, 0, "it changes nothing")
+        if _HIDDEN.search(before) or _HIDDEN.search(after):
+            note = "it holds the placeholder of a secret, in whose place something else stands in the file"
+            return Spot(path, before, after, False, 0, note)
         pieces = self.files[path]
-        partly = "" if self.whole(path) else "only a part of this file was sent and checked"
+        partly = "" if self.whole(path) else PARTLY
         variants = [(before, after)]
         if _numbered(before):
             variants.append((_NUMBER.sub("", before), _NUMBER.sub("", after) if _numbered(after) else after))
@@ -185,7 +199,9 @@ class Sent:
                 note = f"`before` stands {len(matches)} times in this file: lines {_some(line for line, _ in matches)}"
                 return Spot(path, old, new, False, 0, note)
             for begin, finish in matches.items():
-                return Spot(path, old, new, True, begin[0], partly, (begin, finish))
+                fitted = _line_ends(new, pieces)
+                note = "; ".join(filter(None, ("line ends fitted to the file" if fitted != new else "", partly)))
+                return Spot(path, old, fitted, True, begin[0], note, (begin, finish))
         return _fitted(path, pieces, *variants[-1], partly)
 
     def _only_file(self, quote: str, start: int, end: int) -> Place | None:
@@ -208,6 +224,37 @@ def _every(text: str, wanted: str) -> Iterator[int]:
             return
         yield at
         at = text.find(wanted, at + 1)
+
+
+def _line_ends(text: str, pieces: Sequence[_Piece]) -> str:
+    """End the lines of a replacement as the file does, where it ends all of them in CRLF."""
+    if "\n" not in text or any(re.search(r"(?<!\r)\n", piece.text) for piece in pieces):
+        return text
+    return re.sub(r"\r?\n", "\r\n", text) if any("\r\n" in piece.text for piece in pieces) else text
+
+
+def spans(text: str, edits: Iterable[tuple[str, str]]) -> list[tuple[int, int, str]] | str:
+    """Return where edits (before, after) apply in a text, as (start, end, after); or why one of them does not."""
+    found: list[tuple[int, int, str]] = []
+    for before, after in edits:
+        at = text.find(before) if before else -1
+        if at < 0:
+            return "`before` does not stand in the whole file"
+        if text.find(before, at + 1) >= 0:
+            return "`before` stands more than once in the whole file"
+        if any(at < end and start < at + len(before) for start, end, _ in found):
+            return "it changes the same text as an edit before it"
+        found.append((at, at + len(before), after))
+    return sorted(found)
+
+
+def spliced(text: str, changes: Iterable[tuple[int, int, str]]) -> str:
+    """Put replacements (start, end, after) that do not overlap into a text."""
+    pieces, at = [], 0
+    for start, end, after in sorted(changes):
+        pieces += [text[at:start], after]
+        at = end
+    return "".join([*pieces, text[at:]])
 
 
 def _numbered(text: str) -> bool:

@@ -13,7 +13,9 @@ from delegated.analysis import Analysis, Edit, Evidence, Fix, Hypothesis, Verdic
 from delegated.comparison import Cause, Comparison, Opinion
 from delegated.errors import KINDS
 from delegated.markdown import after, cell, clean, fence, indent, inline, line, prose, span
+from delegated.patch import Patch
 from delegated.quotes import WORDS
+from delegated.reach import second_look
 from delegated.receipt import Egress, SentFile, usd
 from delegated.reply import Usage
 
@@ -69,7 +71,8 @@ class Result:
     """What the daemon has to say about one revision of one request.
 
     `timings` are seconds by phase; `problems` are a rejected request's, as sentences; `raw_response` is the
-    model's text as received; `simulated` when no language model was asked; times are RFC 3339 in UTC.
+    model's text as received; `simulated` when no language model was asked; times are RFC 3339 in UTC. `patch_notes` say
+    which fixes are not in `patch`, or why there is none.
     """
 
     status: Status
@@ -89,6 +92,8 @@ class Result:
     raw_response: str = ""
     duplicate_of: str = ""
     comparison: Comparison | None = None
+    patch: Patch | None = None
+    patch_notes: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -131,6 +136,8 @@ def to_json(result: Result) -> str:
         "error": plain.dump(result.error),
         "duplicate_of": result.duplicate_of,
         "comparison": plain.dump(result.comparison),
+        "patch": plain.dump(result.patch),
+        "patch_notes": list(result.patch_notes),
         "request": plain.dump(result.request),
         "egress": plain.dump(result.egress),
         "model": result.model,
@@ -255,6 +262,8 @@ def _answered(result: Result, found: Analysis) -> list[str]:
     hypotheses = [_hypothesis(number, each) for number, each in enumerate(found.hypotheses, 1)]
     blocks += _section("Hypotheses and Evidence", *hypotheses)
     blocks += _section("Recommended Fixes", *(_fix(number, fix) for number, fix in enumerate(found.fixes, 1)))
+    if found.fixes:
+        blocks += _section("Patch", *_patch(result))
     examples = (f"**{inline(e.title) or 'Example'}**\n\n{fence(e.code, e.language)}" for e in found.code_examples)
     blocks += _section("Code Examples", *examples)
     answers = (
@@ -304,6 +313,8 @@ def _in_short(found: Analysis) -> str:
     ]
     if edits:
         words.append(f"{sum(edit.applies for edit in edits)} of {len(edits)} edits apply")
+        if broken := sum(edit.applies and not edit.sound for edit in edits):
+            words.append(f"{broken} of them break the syntax" if broken > 1 else "1 of them breaks the syntax")
     return ", ".join(words)
 
 
@@ -337,15 +348,40 @@ def _fix(number: int, fix: Fix) -> str:
         blocks.append(f"File: {span(fix.file)}")
     for edit in fix.edits:
         where = f"{span(edit.path)}" if edit.path else "An edit without a path"
-        state = f"applies at line {edit.start_line}" if edit.applies else "**does not apply as it stands**"
         note = f" ({inline(edit.note)})" if edit.note else ""
-        blocks += [f"{where}: {state}{note}", fence(_diff(edit), "diff")]
+        blocks.append(f"{where}: {_applies(edit)}{note}")
+        why = second_look(edit.path)
+        if why:
+            blocks.append(f"**Look twice** before you apply it: {why}.")
+        blocks.append(fence(_diff(edit), "diff"))
     rows = [
         f"- {indent(after(f'**{name}:**', text), '  ')}"
         for name, text in (("Why", fix.rationale), ("Risk", fix.risk), ("Test", fix.test))
         if text.strip()
     ]
     return "\n\n".join([*blocks, *(["\n".join(rows)] if rows else [])])
+
+
+def _applies(edit: Edit) -> str:
+    if not edit.applies:
+        return "**does not apply as it stands**"
+    words = f"applies at line {edit.start_line}"
+    if edit.parses is not None:
+        words += ", and the file still parses" if edit.parses else ", and **the file does not parse any more**"
+    return words + (", but **the file changed since it was sent**" if edit.changed else "")
+
+
+def _patch(result: Result) -> Iterator[str]:
+    if result.patch is not None:
+        numbers = " and ".join(", ".join(map(str, result.patch.fixes)).rsplit(", ", 1))
+        which = f"fix{'es' if len(result.patch.fixes) > 1 else ''} {numbers}"
+        yield (
+            f"{span(result.patch.name)} makes {which}, in {', '.join(map(span, result.patch.files))}. "
+            "In the workspace's root: `git apply` and the path of that file."
+        )
+    elif result.patch_notes:
+        yield "There is none:"
+    yield _bullets(result.patch_notes)
 
 
 def _diff(edit: Edit) -> str:

@@ -326,9 +326,11 @@ class Session:
             result = from_json(text)
         except (OSError, ValueError):
             return False
-        page = names.result_name(claim.id, "md")
-        if not self.folder.dir.exists(page):
-            self.journal.publish(self.folder.dir, {page: _bytes(to_markdown(result))})
+        files = {"patch": _bytes(result.patch.text) if result.patch else b"", "md": _bytes(to_markdown(result))}
+        for suffix, data in files.items():
+            name = names.result_name(claim.id, suffix)
+            if data and not self.folder.dir.exists(name):
+                self.journal.publish(self.folder.dir, {name: data})
         record.finish(result.status, text)
         return True
 
@@ -339,7 +341,7 @@ class Session:
         former = about.get("revision") if about else None
         if former == claim.revision:
             return
-        files = {suffix: names.result_name(claim.id, suffix) for suffix in ("json", "md")}
+        files = {suffix: names.result_name(claim.id, suffix) for suffix in ("json", "md", "patch")}
         number = former if isinstance(former, int) else claim.revision - 1
         if about is None and self.journal.dir.exists(f"history/{claim.id}/{number}.md"):
             return  # a page without its RESULT.json: ours, of a life that was killed between the two
@@ -348,16 +350,28 @@ class Session:
     def publish(self, record: JobRecord, result: Result) -> None:
         """Put the RESULT there, then record the end. Blocking; raises `OSError` when the disk does not take it."""
         text = to_json(result)
-        self.put(record.claim.id, to_markdown(result), text)
+        self.put(record.claim.id, result, text)
         record.finish(result.status, text)
 
-    def put(self, key: str, page: str, text: str, *, former: Result | None = None) -> None:
-        """Write RESULT.md, then RESULT.json, whose appearance is the commit point.
+    def put(self, key: str, result: Result, text: str, *, former: Result | None = None) -> None:
+        """Write the patch, if there is one, RESULT.md, then RESULT.json, whose appearance is the commit point.
 
         Where a whole RESULT stands already, what somebody changed in it is kept; `former` is how we left it.
         """
-        files = {names.result_name(key, "md"): _bytes(page), names.result_name(key, "json"): _bytes(text)}
-        if self.folder.dir.exists(names.result_name(key, "json")):  # else the page is ours, of a life that was killed
+        patch = names.result_name(key, "patch")
+        files = {patch: _bytes(result.patch.text)} if result.patch is not None else {}
+        files |= {
+            names.result_name(key, "md"): _bytes(to_markdown(result)),
+            names.result_name(key, "json"): _bytes(text),
+        }
+        stands = self.folder.dir.exists(
+            names.result_name(key, "json")
+        )  # else the others are ours, of a life killed here
+        if patch not in files and not stands and self.folder.dir.exists(patch):
+            with suppress(IsADirectoryError, PermissionError):  # then it is none of ours
+                self.folder.dir.remove(patch)  # it was made before the code changed
+            self.folder.dir.sync()
+        if stands:
             left = (_bytes(to_markdown(former)), _bytes(to_json(former))) if former is not None else ()
             for name, data in files.items():
                 kept = names.keep_edited(self.folder.dir, name, (data, *left))
@@ -373,7 +387,7 @@ class Session:
         with suppress(ValueError):
             former = from_json(done.result)
             result = replace(former, warnings=(*former.warnings, KEPT))
-            self.put(record.claim.id, to_markdown(result), to_json(result), former=former)
+            self.put(record.claim.id, result, to_json(result), former=former)
 
     def siblings(self, record: JobRecord) -> tuple[str, ...]:
         """Return a warning for each other REQUEST file with the same id."""

@@ -86,7 +86,7 @@ def _with(value: T, said: Mapping[str, str]) -> T:
         }
         made = replace(value, **changed)
         if isinstance(value, Edit) and (value.before, value.after) != (made.before, made.after):
-            made = replace(made, applies=False, note=_NOTE)
+            made = replace(made, applies=False, parses=None, note=_NOTE)
     elif isinstance(value, Mapping):
         made = {_with(key, said): _with(item, said) for key, item in value.items()}
     elif isinstance(value, tuple | list):

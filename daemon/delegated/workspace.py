@@ -12,7 +12,7 @@ from typing import Final, Self
 
 from delegated import paths, traces
 from delegated.context import Omitted, SourceFile
-from delegated.secrets import env_values
+from delegated.secrets import env_values, forbidden
 from delegated.tree import ENV_FILE, MAX_BYTES, Bounds, Tree, decode
 
 _BOUNDS: Final = Bounds()
@@ -61,6 +61,14 @@ class Workspace:
         """Read one text file; else say why not, in words that its user can act on."""
         with self.opened() as tree:
             return tree.source(path, why, max_bytes)
+
+    def bytes_of(self, path: str, *, max_bytes: int = MAX_BYTES) -> bytes | str:
+        """Read a file that may be sent, as it is; else say why not."""
+        parts = paths.split(path)
+        if isinstance(parts, str):
+            return parts
+        with self.opened() as tree:
+            return forbidden("/".join(parts)) or tree.read(parts, max_bytes)
 
     def gather(self, patterns: Sequence[str], *, max_bytes: int = MAX_BYTES) -> Gathered:
         """Read the files that paths and globs mean, each once.

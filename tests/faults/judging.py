@@ -70,7 +70,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def torn(folder: Path) -> list[str]:
-    """Say which RESULT is not whole. True at any moment, also right after a kill: the page is there before the JSON."""
+    """Say which RESULT is not whole. True at any moment, also right after a kill: the JSON comes last."""
     breaches = []
     for path in sorted(folder.glob(f"{PREFIX}RESULT_*")):
         data = path.read_bytes()
@@ -83,11 +83,23 @@ def torn(folder: Path) -> list[str]:
                 breaches.append(f"{path.name} is torn: {error}")
                 continue
             beside = path.with_suffix(".md")
+            breaches += _patches(path, json.loads(data).get("patch"))
             if not beside.exists():
                 breaches.append(f"{path.name} stands without its page")
             elif beside.read_bytes() != page.encode("utf-8", "replace"):
                 breaches.append(f"{beside.name} is not the page of its {path.name}")
     return breaches
+
+
+def _patches(path: Path, said: dict[str, Any] | None) -> Iterator[str]:
+    """Say where the patch beside a RESULT.json is not the one that it holds."""
+    beside = path.with_suffix(".patch")
+    if said is None and beside.exists():
+        yield f"{beside.name} stands, and {path.name} knows of none"
+    elif said is not None and not beside.exists():
+        yield f"{path.name} stands without its patch"
+    elif said is not None and beside.read_bytes() != said["text"].encode():
+        yield f"{beside.name} is not the patch of its {path.name}"
 
 
 def jobs(folder: Path) -> Iterator[Path]:

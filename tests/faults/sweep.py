@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from answers import GUARDED
 from delegated.record import pack, unpack
 from faults import nursery
 from faults.judging import left_over, results, torn, unsettled
@@ -26,6 +27,8 @@ from harness import House, until
 
 KEY = "one"
 MALFORMED = {"match": {"path": "/v1/responses", "method": "POST"}, "do": {"text": "I think it is the division."}}
+
+EDITED = {"match": {"path": "/v1/responses", "method": "POST"}, "times": "always", "do": {"answer": GUARDED}}
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ SCENES = {
     "responses": Scene(),
     "chat": Scene("chat"),
     "repair": Scene(rules=(MALFORMED,), calls=2),
+    "patch": Scene(rules=(EDITED,)),
     "chat-unstored": Scene("chat", "false", statuses=("answered", "uncertain")),
 }
 

@@ -256,4 +256,6 @@ def _kind(head: bytes) -> str:
         return found or ("done" if b'"status":' in header else "prompt")
     if re.fullmatch(rb"[0-9a-f]{16}", head):
         return "id"
+    if head.startswith(b"--- "):
+        return "RESULT.patch"
     return next((name for mark, name in marks[-2:] if mark in head), "RESULT.md")

@@ -88,11 +88,14 @@ def _where(place: Place, key: str, log: str) -> None:
         ("request", place.path(f"{drop.PREFIX}REQUEST_{key}.md")),
         ("result", place.path(drop.result_name(key, "md"))),
         ("result", place.path(drop.result_name(key, "json"))),
+        ("patch", place.path(drop.result_name(key, "patch"))),
         ("journal", place.path(places.JOURNAL)),
         ("code", place.workspace),
         ("log", log),
     )
     for what, path in files:
+        if what == "patch" and not os.path.exists(path):
+            continue
         terminal.say(f"{what:<8} {path}")
 
 

@@ -167,7 +167,7 @@ def _remove(place: Place, folder: Directory, directory: Directory, keys: list[st
         if not purge(directory, key, stands=stays):
             gone.append(key)
         if results:  # only now: what protects its REQUEST is there
-            for suffix in ("json", "md"):
+            for suffix in ("json", "md", "patch"):
                 folder.remove(drop.result_name(key, suffix))
     folder.sync()
     _clear_temporary(directory)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
 from typing import Any
@@ -67,6 +69,10 @@ def show(place: Place, key: str, *, as_json: bool = False, quiet: bool = False) 
     if quiet:
         return exits.for_status(status)
     terminal.say(f"{key}: {status}; {place.path(drop.result_name(key, 'md'))}")
+    patch = place.path(drop.result_name(key, "patch"))
+    if result.get("patch") and os.path.isfile(patch) and not os.path.islink(patch):
+        at = "" if os.getcwd() == place.workspace else f" -C {shlex.quote(place.workspace)}"
+        terminal.next_step(f"git{at} apply {shlex.quote(patch)}")
     after = next_command(result, key)
     if after:
         terminal.next_step(f"{after}{place.flags()}")

@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write RESULT.md, then RESULT.json, each by rename."""
+    """Write the patch that came with it, RESULT.md, then RESULT.json, each by rename."""
     from delegated.result import from_json, to_markdown
 
     place, key = place_of(args), places.check_id(args.id)
@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
             f"the journal of {place.folder} holds no RESULT for {key}{why}",
             f"delegate status {key}, or delegate retry {key}",
         )
-    files = {"md": to_markdown(from_json(text)), "json": text}
+    result = from_json(text)
+    files = {"patch": result.patch.text} if result.patch is not None else {}
+    files |= {"md": to_markdown(result), "json": text}
     try:
         with place.open() as directory:
             for suffix, content in files.items():  # the JSON last: its appearance says that the RESULT stands

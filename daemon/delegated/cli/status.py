@@ -91,7 +91,7 @@ def _one(place: Place, key: str, as_json: bool) -> int:
     left = places.not_run(place, (key,)).get(key, "") if state == "waiting" else ""
     held = places.held(place) if state == "waiting" and served is not None and not left else ""
     names = [*places.request_names(place, key)]
-    names += [name for name in (drop.result_name(key, "md"), drop.result_name(key, "json")) if _exists(place, name)]
+    names += [name for each in ("md", "json", "patch") if _exists(place, name := drop.result_name(key, each))]
     told: dict[str, Any] = {
         "id": key,
         "state": state,

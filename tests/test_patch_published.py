@@ -1,0 +1,144 @@
+"""The patch beside a RESULT, by the real daemon: there before the page, the same after a kill, back when it is gone."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from answers import GUARDED, answer, fix
+from delegated.cli import exits
+from faults.judging import torn
+from harness import BUG, House, Server, until
+from test_cli_folder import run
+from test_restart import killed_before, records
+
+POST = {"method": "POST", "path": "/v1/responses"}
+AFTER = BUG.replace("len(items)\n", "len(items) if items else 0\n", 1)
+
+
+@pytest.fixture
+def asked(house: House, server: Server) -> House:
+    house.use(server, doubt_wait_s=1)
+    server.script({"match": POST, "times": "always", "do": {"answer": GUARDED}})
+    return house
+
+
+def git_apply(house: House, patch: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    command = ["git", "apply", *flags, str(patch)]
+    return subprocess.run(command, cwd=house.workspace, capture_output=True, text=True, timeout=30)
+
+
+def patch_of(house: House, key: str) -> Path:
+    return house.result_path(key, "patch")
+
+
+def settled(house: House, key: str) -> dict[str, Any]:
+    result = house.result(key)
+    until(lambda: "done" in records(house, key), what="done")
+    return result
+
+
+def test_the_fixes_come_as_a_patch_that_git_takes(asked: House) -> None:
+    """Beside the RESULT, for its owner alone, the same text as in the JSON; a link that was planted is replaced."""
+    target = asked.outside / "target"
+    target.write_text("mine")
+    patch_of(asked, "one").symlink_to(target)
+    asked.up()
+    asked.drop("one")
+    result = settled(asked, "one")
+    patch = patch_of(asked, "one")
+    assert not patch.is_symlink()
+    assert target.read_text() == "mine"
+    assert stat.S_IMODE(patch.stat().st_mode) == 0o600
+    assert patch.read_text() == result["patch"]["text"]
+    assert result["patch"]["name"] == patch.name
+    (edit,) = result["recommended_fixes"][0]["edits"]
+    assert (edit["applies"], edit["parses"], edit["changed"]) == (True, True, False)
+    assert torn(asked.folder) == []
+    code, out, err = run(asked, "show", "one")
+    assert code == exits.OK
+    assert f"`{patch.name}` makes fix 1, in `app.py`." in out
+    assert "apply" in err
+    assert str(patch) in err
+    assert git_apply(asked, patch, "--check").returncode == 0
+    assert git_apply(asked, patch).returncode == 0
+    assert (asked.workspace / "app.py").read_text() == AFTER
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["RESULT_one.patch", "RESULT_one.md", "done"])
+def test_a_kill_while_it_is_published_changes_nothing(asked: House, server: Server, victim: str) -> None:
+    """The patch is put there first: where a RESULT stands its patch does, and the next start makes the same."""
+    killed_before(asked, victim, "one")
+    assert patch_of(asked, "one").exists() is (victim != "RESULT_one.patch")
+    assert torn(asked.folder) == []
+    if victim == "done":
+        patch_of(asked, "one").unlink()
+    asked.up()
+    result = settled(asked, "one")
+    assert patch_of(asked, "one").read_text() == result["patch"]["text"]
+    assert git_apply(asked, patch_of(asked, "one"), "--check").returncode == 0
+    assert torn(asked.folder) == []
+    assert len(server.bills()) == 1
+
+
+@pytest.mark.slow
+def test_a_patch_of_a_life_that_was_killed_goes_when_the_code_changed(asked: House) -> None:
+    """It was made for other bytes: the RESULT says that there is none, and none stands there."""
+    killed_before(asked, "RESULT_one.md", "one")
+    assert patch_of(asked, "one").exists()
+    (asked.workspace / "app.py").write_text(BUG + "# edited\n")
+    asked.up()
+    result = settled(asked, "one")
+    assert result["patch"] is None
+    assert result["patch_notes"] == ["fix 1 is left out: app.py: it changed since it was sent"]
+    assert result["recommended_fixes"][0]["edits"][0]["changed"] is True
+    assert not patch_of(asked, "one").exists()
+    assert torn(asked.folder) == []
+
+
+@pytest.mark.slow
+def test_it_goes_to_the_history_and_comes_back_by_republish(asked: House) -> None:
+    """A former revision's patch moves along with its RESULT; a deleted one is in `done`."""
+    asked.up()
+    asked.drop("one")
+    former = settled(asked, "one")["patch"]["text"]
+    assert run(asked, "retry", "one")[0] == exits.OK
+    asked.revision("one", 2)
+    history = asked.folder / ".delegated" / "history" / "one"
+    assert sorted(os.listdir(history)) == ["1.json", "1.md", "1.patch"]
+    assert (history / "1.patch").read_text() == former
+    until(lambda: (asked.job("one", 2) / "done").exists(), what="done")
+    kept = {suffix: asked.result_path("one", suffix).read_bytes() for suffix in ("patch", "md", "json")}
+    for suffix in kept:
+        asked.result_path("one", suffix).unlink()
+    code, out, err = run(asked, "republish", "one")
+    assert code == exits.OK, err
+    assert out.splitlines() == [str(asked.result_path("one", suffix)) for suffix in kept]
+    assert {suffix: asked.result_path("one", suffix).read_bytes() for suffix in kept} == kept
+    assert str(patch_of(asked, "one")) in run(asked, "status", "one")[1]
+    assert run(asked, "purge", "one", "--results", "--yes")[0] == exits.OK
+    assert not patch_of(asked, "one").exists()
+
+
+@pytest.mark.slow
+def test_a_secret_beside_the_edit_is_in_no_patch(house: House, server: Server) -> None:
+    """A line of context is a line of the original file; the RESULT promises no secret."""
+    secret = "ghp_16C7e42F292c6912E7710c838347Ae178B4a"
+    (house.workspace / "app.py").write_text(f'TOKEN = "{secret}"\n\n{BUG}')
+    house.use(server)
+    far = fix("other.py", "a = 1", "a = 2", 2)
+    (house.workspace / "other.py").write_text("a = 1\n")
+    server.script({"match": POST, "do": {"answer": answer(GUARDED["recommended_fixes"][0], far)}})
+    house.up()
+    house.drop("one", "# Issue\n\nit divides by zero\n\n# Files\n- app.py\n- other.py\n")
+    result = settled(house, "one")
+    assert result["patch"]["fixes"] == [2]
+    assert "hold a secret" in result["patch_notes"][0]
+    for path in house.folder.glob("*RESULT_one.*"):
+        assert secret not in path.read_text()
