@@ -367,9 +367,9 @@ class Consult:
     def _hold_price(self, turn: _Turn, call: CallRecord, prompt: Prompt) -> None:
         """End the job when the call could cost more than it may, before anything is sent."""
         facts, key = turn.facts, turn.record.claim.id
-        tokens = self._gatherer.input_tokens(prompt)
+        tokens = self._gatherer.input_tokens(prompt, facts)
         window = facts.context_tokens - min(self._limits.max_output_tokens, facts.output_tokens)
-        if tokens > window and self._gatherer.tokens().exact:
+        if tokens > window and self._gatherer.counts(facts):
             raise Over(
                 "rejected",
                 failure("budget", f"about {tokens:,} tokens, but {facts.name} takes {window:,} beside its answer", key),
@@ -532,4 +532,5 @@ def add_usage(first: Usage | None, second: Usage) -> Usage:
         first.cached_input_tokens + second.cached_input_tokens,
         first.output_tokens + second.output_tokens,
         first.estimated or second.estimated,
+        first.written_input_tokens + second.written_input_tokens,
     )

@@ -37,6 +37,12 @@ _KINDS: Final = (
         "start delegated again and run the next command",
         "delegate retry {id}",
     ),
+    Kind(
+        "missing_package",
+        True,
+        "install it as said above, then start delegated again and run the next command",
+        "delegate retry {id}",
+    ),
     Kind("unknown_model", False, "choose a model that docs/models.md lists, or add it under `models:`"),
     Kind("retired_model", False, "this model has left the provider's API: name its successor in `model:`"),
     Kind("bad_request", False, "the provider refused the form of the call; its message is given above"),

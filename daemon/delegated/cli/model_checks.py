@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from delegated.errors import KINDS, Refused, Unavailable
 
@@ -35,6 +35,7 @@ def tokens() -> Check:
 def model(settings: Config, workspace: str, served: str | None, connect: bool) -> Iterator[Check]:
     """Check the model, its key, its endpoint and the clock."""
     from delegated import pricing
+    from delegated.config import endpoint_of
     from delegated.outfit import Models
     from delegated.tokens import counter
 
@@ -58,8 +59,7 @@ def model(settings: Config, workspace: str, served: str | None, connect: bool) -
         yield Check("key", "ok", f"{name} needs none, and no network")
         yield clock(None, "", paid=False)
         return
-    extra = settings.models.get(name)
-    endpoint = settings.endpoints[(extra.endpoint if extra else None) or "openai"]
+    endpoint = endpoint_of(settings, name)
     yield from spending(settings, workspace, served)
     source, key = _key(endpoint)
     yield Check("key", "ok", f"present, from {source}" if key else "this endpoint needs none")
@@ -137,14 +137,23 @@ def _reach(endpoint: Endpoint, key: str, name: str) -> tuple[Check, str, Descrip
     import asyncio
     from urllib.parse import urlsplit
 
-    from delegated.models.client import Client, describe
+    from delegated.config import wire
+    from delegated.models import anthropic, client
 
     async def ask() -> Description:
-        client = Client(base_url=endpoint.base_url, api_key=key or "none", quick_s=_QUICK_S, connect_s=_QUICK_S)
+        settings: dict[str, Any] = {"base_url": endpoint.base_url, "api_key": key or "none"}
+        settings |= {"quick_s": _QUICK_S, "connect_s": _QUICK_S}
+        if wire(endpoint) == "messages":
+            line = anthropic.AnthropicClient(**settings)
+            try:
+                return await anthropic.describe(line, name)
+            finally:
+                await line.close()
+        other = client.Client(**settings)
         try:
-            return await describe(client, name)
+            return await client.describe(other, name)
         finally:
-            await client.close()
+            await other.close()
 
     host = urlsplit(endpoint.base_url).netloc
     try:
