@@ -297,7 +297,7 @@ async def test_the_environment_says_nothing_to_the_endpoint(monkeypatch: pytest.
         await post(base_url)
         await post(base_url, api_key="")
     assert seen[0].get("authorization", seen[0].get("x-api-key", "")).endswith(KEY)
-    assert seen[0]["anthropic-version"] == "2023-06-01"
+    assert seen[0]["anthropic-version"] == "2026-10-21"
     for headers in seen:
         assert not {"x-shell", "anthropic-workspace-id", "traceparent"} & headers.keys()
         assert not any("shell" in value or "stolen" in value or "file" in value for value in headers.values())

@@ -78,7 +78,7 @@ def chat(client, **more):
 def call(server, method, path, body=None, headers=None):
     """Send one request by hand; returns status, headers and body."""
     if headers is None and path == "/v1/messages":
-        headers = {"anthropic-version": "2023-06-01"}
+        headers = {"anthropic-version": "2026-10-21"}
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     try:
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()

@@ -46,6 +46,7 @@ _ANTHROPIC_KINDS: Final = {
     529: "overloaded_error",
 }
 _ANTHROPIC_MOST: Final = 128_000  # tokens of one answer
+_ANTHROPIC_VERSIONS: Final = ("2023-06-01", "2026-10-21")
 _ANTHROPIC_LACKS: Final = frozenset(
     {"temperature", "top_p", "top_k", "response_format", "input", "instructions", "store", "background"}
 )
@@ -149,7 +150,7 @@ def check_version(given: str | None) -> None:
     """Check the version of the interface that Anthropic has each request name. Raises `Refusal`."""
     if given is None:
         invalid("anthropic-version: header is required")
-    if given != "2023-06-01":
+    if given not in _ANTHROPIC_VERSIONS:
         invalid(f'anthropic-version: "{given}" is not a valid version.')
 
 
