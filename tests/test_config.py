@@ -265,7 +265,7 @@ def test_what_only_all_layers_together_show_has_its_place_too(machine: Machine) 
     ]
     machine.write("user", "models:\n  x:\n    endpoint: box\n")
     assert machine.problems() == [
-        "xdg/delegated/config.yaml:3: `models.x.endpoint` is `box`, which is not among the endpoints (openai)"
+        "xdg/delegated/config.yaml:3: `models.x.endpoint` is `box`, which is not among the endpoints (anthropic, openai)"
     ]
 
 
@@ -488,6 +488,9 @@ def test_a_key_written_into_the_configuration_is_not_repeated(machine: Machine, 
         ("http://127.0.0.1:11434/v1", "auto", "chat"),
         ("http://127.0.0.1:11434/v1", "responses", "responses"),
         ("https://api.openai.com/v1", "chat", "chat"),
+        ("https://api.anthropic.com", "auto", "messages"),
+        ("https://api.anthropic.com/v1", "chat", "chat"),
+        ("https://api.anthropic.com.evil.example", "auto", "chat"),
     ],
 )
 def test_the_wire_follows_the_host_unless_it_is_chosen(url: str, wire: Any, expected: str) -> None:
