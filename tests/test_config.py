@@ -265,7 +265,8 @@ def test_what_only_all_layers_together_show_has_its_place_too(machine: Machine) 
     ]
     machine.write("user", "models:\n  x:\n    endpoint: box\n")
     assert machine.problems() == [
-        "xdg/delegated/config.yaml:3: `models.x.endpoint` is `box`, which is not among the endpoints (anthropic, openai)"
+        "xdg/delegated/config.yaml:3: `models.x.endpoint` is `box`, which is not among the endpoints "
+        "(anthropic, openai)"
     ]
 
 

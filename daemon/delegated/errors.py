@@ -25,9 +25,9 @@ _KINDS: Final = (
     Kind(
         "missing_key",
         True,
-        "shell: export OPENAI_API_KEY=sk-... (or the variable named above); service: put the line OPENAI_API_KEY=sk-... "
-        "into an environment file of mode 0600, or give a systemd credential named openai_api_key; then start delegated again and run the next "
-        "command",
+        "shell: export OPENAI_API_KEY=sk-... (or the variable named above); service: put the line "
+        "OPENAI_API_KEY=sk-... into an environment file of mode 0600, or give a systemd credential named "
+        "openai_api_key; then start delegated again and run the next command",
         "delegate retry {id}",
     ),
     Kind(
