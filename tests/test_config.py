@@ -507,7 +507,33 @@ def test_a_base_url_from_the_environment_is_reported_and_not_honoured(machine: M
     (warning,) = config.warnings(loaded, machine.env)
     assert warning.startswith("OPENAI_BASE_URL is set and not honoured")
     machine.env["OPENAI_BASE_URL"] = "https://api.openai.com/v1/"
-    assert config.warnings(loaded, machine.env) == ()
+    machine.env["ANTHROPIC_BASE_URL"] = "https://evil.example"
+    assert config.warnings(loaded, machine.env) == (), "nobody is asked there"
+    machine.env["DELEGATED_COMPARE_MODELS"] = "claude-sonnet-5-5"
+    (warning,) = config.warnings(machine.load(), machine.env)
+    assert warning.startswith("ANTHROPIC_BASE_URL is set and not honoured")
+
+
+def test_a_model_of_the_table_is_asked_at_its_makers_endpoint_unless_another_is_named(machine: Machine) -> None:
+    """Nothing has to be configured for the `claude` models; a snapshot goes where its family does."""
+    loaded = machine.load()
+    for name, host in {
+        "gpt-4o": "https://api.openai.com/v1",
+        "claude-sonnet-5-5": "https://api.anthropic.com",
+        "claude-sonnet-5-5-20260901": "https://api.anthropic.com",
+        "no-such-model": "https://api.openai.com/v1",
+    }.items():
+        assert config.endpoint_of(loaded, name).base_url == host
+    claude = config.endpoint_of(loaded, "claude-sonnet-5-5")
+    assert (config.wire(claude), claude.key_env) == ("messages", "ANTHROPIC_API_KEY")
+    machine.write(
+        "user",
+        "endpoints: {gateway: {base_url: 'https://gateway.example/v1'}, anthropic: {timeout_s: 20}}\n"
+        "models: {claude-opus-5-5: {endpoint: gateway}}\n",
+    )
+    loaded = machine.load()
+    assert config.endpoint_of(loaded, "claude-opus-5-5").base_url == "https://gateway.example/v1"
+    assert loaded.endpoints["anthropic"] == dataclasses.replace(settings.ANTHROPIC, timeout_s=20)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ SCENES = {
     "chat": Scene("chat"),
     "repair": Scene(rules=(MALFORMED,), calls=2),
     "chat-unstored": Scene("chat", "false", statuses=("answered", "uncertain")),
+    "messages": Scene("messages", statuses=("answered", "uncertain")),
 }
 
 

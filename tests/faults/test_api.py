@@ -288,7 +288,7 @@ def test_row_74_errors_after_billing(house: House, server: Server, wire: str) ->
 
 
 def test_row_75_every_client_is_built_without_retries() -> None:
-    """No SDK client in the program may send by itself: each is built with `max_retries=0`, in a room of its provider."""
+    """No SDK client in the program may send by itself: each is built with `max_retries=0`, in its provider's room."""
     built = []
     for path in sorted((ROOT / "daemon").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
