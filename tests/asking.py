@@ -14,6 +14,7 @@ from delegated.calls import CallRecord
 from delegated.context import Context
 from delegated.disk import Directory
 from delegated.journal import Journal
+from delegated.models.anthropic import AnthropicClient, MessagesWire
 from delegated.models.chat import ChatWire
 from delegated.models.client import Client
 from delegated.models.openai import ResponsesWire
@@ -40,6 +41,7 @@ KEY = "sk-proj-Abc123Def456Ghi789"
 QUICK = Patience(poll_first_s=0.01, poll_cap_s=0.05, deadline_s=0.3, doubt_s=0.1, fetch_failures_s=20)
 RESPONSES = {"method": "POST", "path": "/v1/responses"}
 CHAT = {"method": "POST", "path": "/v1/chat/completions"}
+MESSAGES = {"method": "POST", "path": "/v1/messages"}
 
 
 @contextmanager
@@ -94,6 +96,12 @@ def responses(
 
 def chat(base_url: str, *, patience: Patience = QUICK, client: Any = None, **settings: Any) -> Recorded:
     wire = ChatWire(client_of(base_url, **(client or {})), **{"model": "gpt-4o", "max_output_tokens": 500, **settings})
+    return Recorded(wire, patience=patience, price_bound=lambda prompt: 0.5)
+
+
+def messages(base_url: str, *, patience: Patience = QUICK, client: Any = None, **settings: Any) -> Recorded:
+    line = AnthropicClient(**{"base_url": base_url, "api_key": KEY, "timeout_s": 20.0, **(client or {})})
+    wire = MessagesWire(line, **{"model": "claude-sonnet-5-5", "max_output_tokens": 500, **settings})
     return Recorded(wire, patience=patience, price_bound=lambda prompt: 0.5)
 
 

@@ -265,7 +265,8 @@ def test_what_only_all_layers_together_show_has_its_place_too(machine: Machine) 
     ]
     machine.write("user", "models:\n  x:\n    endpoint: box\n")
     assert machine.problems() == [
-        "xdg/delegated/config.yaml:3: `models.x.endpoint` is `box`, which is not among the endpoints (openai)"
+        "xdg/delegated/config.yaml:3: `models.x.endpoint` is `box`, which is not among the endpoints "
+        "(anthropic, openai)"
     ]
 
 
@@ -488,6 +489,9 @@ def test_a_key_written_into_the_configuration_is_not_repeated(machine: Machine, 
         ("http://127.0.0.1:11434/v1", "auto", "chat"),
         ("http://127.0.0.1:11434/v1", "responses", "responses"),
         ("https://api.openai.com/v1", "chat", "chat"),
+        ("https://api.anthropic.com", "auto", "messages"),
+        ("https://api.anthropic.com/v1", "chat", "chat"),
+        ("https://api.anthropic.com.evil.example", "auto", "chat"),
     ],
 )
 def test_the_wire_follows_the_host_unless_it_is_chosen(url: str, wire: Any, expected: str) -> None:
@@ -503,7 +507,33 @@ def test_a_base_url_from_the_environment_is_reported_and_not_honoured(machine: M
     (warning,) = config.warnings(loaded, machine.env)
     assert warning.startswith("OPENAI_BASE_URL is set and not honoured")
     machine.env["OPENAI_BASE_URL"] = "https://api.openai.com/v1/"
-    assert config.warnings(loaded, machine.env) == ()
+    machine.env["ANTHROPIC_BASE_URL"] = "https://evil.example"
+    assert config.warnings(loaded, machine.env) == (), "nobody is asked there"
+    machine.env["DELEGATED_COMPARE_MODELS"] = "claude-sonnet-5-5"
+    (warning,) = config.warnings(machine.load(), machine.env)
+    assert warning.startswith("ANTHROPIC_BASE_URL is set and not honoured")
+
+
+def test_a_model_of_the_table_is_asked_at_its_makers_endpoint_unless_another_is_named(machine: Machine) -> None:
+    """Nothing has to be configured for the `claude` models; a snapshot goes where its family does."""
+    loaded = machine.load()
+    for name, host in {
+        "gpt-4o": "https://api.openai.com/v1",
+        "claude-sonnet-5-5": "https://api.anthropic.com",
+        "claude-sonnet-5-5-20260901": "https://api.anthropic.com",
+        "no-such-model": "https://api.openai.com/v1",
+    }.items():
+        assert config.endpoint_of(loaded, name).base_url == host
+    claude = config.endpoint_of(loaded, "claude-sonnet-5-5")
+    assert (config.wire(claude), claude.key_env) == ("messages", "ANTHROPIC_API_KEY")
+    machine.write(
+        "user",
+        "endpoints: {gateway: {base_url: 'https://gateway.example/v1'}, anthropic: {timeout_s: 20}}\n"
+        "models: {claude-opus-5-5: {endpoint: gateway}}\n",
+    )
+    loaded = machine.load()
+    assert config.endpoint_of(loaded, "claude-opus-5-5").base_url == "https://gateway.example/v1"
+    assert loaded.endpoints["anthropic"] == dataclasses.replace(settings.ANTHROPIC, timeout_s=20)
 
 
 @pytest.mark.parametrize(

@@ -95,12 +95,21 @@ def test_costs_are_as_published() -> None:
     assert cost(facts("gpt-4o-2024-05-13"), Usage(1_000_000, 1_000_000, 0)) == pytest.approx(5.0)
 
 
-@given(st.sampled_from(TABLE), TOKENS, TOKENS, TOKENS, TOKENS, TOKENS)
+def test_what_is_put_into_the_cache_costs_more_where_it_does() -> None:
+    """Anthropic takes a quarter more for it, and the bound is as if all of the input were put there."""
+    claude = facts("claude-sonnet-5-5")
+    usage = Usage(1_000_000, 500_000, 100_000, written_input_tokens=200_000)
+    assert cost(claude, usage) == pytest.approx(0.3 * 2.0 + 0.5 * 0.1 + 0.2 * 2.0 * 1.25 + 1.0)
+    assert bound(claude, 1_000_000, 100_000) == pytest.approx(2.0 * 1.25 + 1.0)
+    assert cost(GPT_4O, usage) == pytest.approx(0.5 * 2.5 + 0.5 * 1.25 + 1.0)
+
+
+@given(st.sampled_from(TABLE), TOKENS, TOKENS, TOKENS, TOKENS, TOKENS, TOKENS)
 def test_a_call_never_costs_more_than_its_bound(
-    row: ModelFacts, told: int, cached: int, said: int, more_told: int, more_said: int
+    row: ModelFacts, told: int, cached: int, written: int, said: int, more_told: int, more_said: int
 ) -> None:
     """Whatever the provider counts within the limits, the price fixed beforehand holds."""
-    spent = cost(row, Usage(told, cached, said))
+    spent = cost(row, Usage(told, cached, said, written_input_tokens=written))
     at_most = bound(row, told + more_told, said + more_said)
     assert spent is not None
     assert at_most is not None
@@ -158,13 +167,13 @@ def test_the_page_shows_the_table() -> None:
 def test_the_configurations_on_the_page_can_be_loaded(tmp_path: Path) -> None:
     """Each example of docs/models.md is a whole configuration, and its models have facts."""
     blocks = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         file = tmp_path / "config.yaml"
         file.write_text(block, encoding="utf-8")
         loaded = config.load(user_file=str(file), env={}, system_file=str(tmp_path / "none.yaml"))
         assert loaded.model in loaded.models or facts(loaded.model) is not None
         for name, model in loaded.models.items():
-            assert model.endpoint in loaded.endpoints
+            assert model.endpoint is None or model.endpoint in loaded.endpoints
             given = {"input_usd": model.input_usd, "output_usd": model.output_usd}
             assert bound(facts(name, {name: given}), 1, 1) is not None

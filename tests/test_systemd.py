@@ -94,8 +94,9 @@ def test_no_unit_shows_a_key(unit: Path) -> None:
     """What stands in Environment= can be read by everybody over D-Bus."""
     found = settings(unit)
     assert not any("KEY" in value for value in found["Environment"])
-    assert found["LoadCredential"][0].startswith("openai_api_key:")
-    assert found["SetCredential"] == [r"openai_api_key:\n"]
+    names = ["openai_api_key", "anthropic_api_key"]
+    assert [value.partition(":")[0] for value in found["LoadCredential"]] == names
+    assert found["SetCredential"] == [rf"{name}:\n" for name in names]
 
 
 @pytest.mark.parametrize("unit", ALL, ids=lambda unit: unit.name)

@@ -14,6 +14,7 @@ import time
 from dataclasses import fields
 from pathlib import Path
 
+import anthropic
 import jsonschema
 import openai
 import pytest
@@ -76,6 +77,8 @@ def chat(client, **more):
 
 def call(server, method, path, body=None, headers=None):
     """Send one request by hand; returns status, headers and body."""
+    if headers is None and path == "/v1/messages":
+        headers = {"anthropic-version": "2026-10-21"}
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
     try:
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
@@ -218,9 +221,10 @@ def test_anthropic_messages_are_answered_in_their_own_form(server):
         "messages": [{"role": "user", "content": "why?"}],
         "output_config": {"format": {"type": "json_schema", "schema": SCHEMA}},
     }
-    status, _, raw = call(server, "POST", "/v1/messages", body)
+    status, headers, raw = call(server, "POST", "/v1/messages", body)
     answer = json.loads(raw)
     assert (status, answer["type"], answer["stop_reason"]) == (200, "message", "end_turn")
+    assert headers["anthropic-ratelimit-requests-remaining"] == "9999"
     jsonschema.validate(json.loads(answer["content"][0]["text"]), SCHEMA)
     assert answer["usage"]["input_tokens"] > 0
     assert server.bills[0].wire == "messages"
@@ -235,6 +239,39 @@ def test_anthropic_messages_are_answered_in_their_own_form(server):
     status, _, raw = call(server, "POST", "/v1/messages", body)
     assert (status, json.loads(raw)["error"]["type"]) == (500, "api_error")
     assert len(server.bills) == 2
+    server.script([{"do": {"status": 529}}])
+    status, _, raw = call(server, "POST", "/v1/messages", body)
+    assert (status, json.loads(raw)["error"]["type"]) == (529, "overloaded_error")
+
+
+@pytest.mark.parametrize("version", [None, "2019-01-01"])
+def test_anthropics_protocol_wants_its_version(server, version):
+    """Without a known `anthropic-version` nothing is accepted, and the error has Anthropic's form."""
+    body = {"model": "claude-sonnet-5-5", "max_tokens": 9, "messages": [{"role": "user", "content": "why?"}]}
+    headers = {"x-api-key": "sk-ant-any", **({"anthropic-version": version} if version else {})}
+    status, _, raw = call(server, "POST", "/v1/messages", body, headers=headers)
+    assert (status, json.loads(raw)["error"]["type"], server.bills) == (400, "invalid_request_error", [])
+    assert "anthropic-version" in json.loads(raw)["error"]["message"]
+
+
+def test_anthropics_official_client_is_served(server):
+    """A message, its usage and its errors, and what is known of a model, as the SDK types them."""
+    client = anthropic.Anthropic(api_key="sk-ant-test", base_url=server.base_url.removesuffix("/v1"), max_retries=0)
+    form = {"format": {"type": "json_schema", "schema": SCHEMA}}
+    asked = {"model": "claude-sonnet-5-5", "max_tokens": 1000, "messages": [{"role": "user", "content": "why?"}]}
+    message = client.messages.create(**asked, system="be brief", output_config=form)
+    jsonschema.validate(json.loads(message.content[0].text), SCHEMA)
+    assert (message.stop_reason, message.usage.cache_read_input_tokens) == ("end_turn", 0)
+    assert client.models.retrieve("claude-sonnet-5-5").lifecycle == "active"
+    with pytest.raises(anthropic.NotFoundError):
+        client.models.retrieve("claude-nope")
+    with pytest.raises(anthropic.BadRequestError):
+        client.messages.create(**asked, extra_body={"temperature": 0.1})
+    server.script([{"do": {"status": 529, "retry_after": 3}}])
+    with pytest.raises(anthropic.OverloadedError) as caught:
+        client.messages.create(**asked)
+    assert (caught.value.response.headers["retry-after"], len(server.bills)) == ("3", 1)
+    client.close()
 
 
 def test_answers_carry_limits_and_a_request_id(client):
@@ -376,6 +413,8 @@ def test_a_long_answer_is_cut_at_the_limit_asked_for(client, server):
         ("/v1/chat/completions", {"model": "gpt-4o"}, 400, "missing_required_parameter"),
         ("/v1/chat/completions", {"model": "gpt-6-luna", "max_tokens": 9}, 400, "unsupported_parameter"),
         ("/v1/messages", {"model": "claude-haiku-5-5", "messages": [{}]}, 400, None),
+        ("/v1/messages", {"model": "claude-haiku-5-5", "messages": [{}], "max_tokens": 128_001}, 400, None),
+        ("/v1/messages", {"model": "claude-haiku-5-5", "messages": [{}], "max_tokens": 9, "top_k": 1}, 400, None),
         ("/v1/nothing", {}, 404, None),
     ],
 )

@@ -218,10 +218,7 @@ class App:
 
             redact([("warm", "password")])
 
-            if self._config.model != "offline" and not self._config.model.startswith("scripted:"):
-                from delegated.models.client import preload
-
-                preload()
+            outfit.preload(self._config)
         self._log.info("app.warmed")
 
     def _on_beat(self, path: str) -> None:

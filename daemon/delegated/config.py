@@ -18,10 +18,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
-from delegated import layers
+from delegated import layers, pricing
 from delegated.errors import OperatorError
 from delegated.layers import Merged
-from delegated.settings import LOOPBACK, OPENAI, Config, Endpoint, Log, ModelSettings, Notify, Retry, adapter
+from delegated.settings import BUILT_IN, LOOPBACK, Config, Endpoint, Log, ModelSettings, Notify, Retry, adapter
 
 if TYPE_CHECKING:
     from delegated.rules import Rule
@@ -141,8 +141,9 @@ def _finish(merged: Merged) -> Config:
 
     given = merged.tree.get("endpoints")
     endpoints = dict(given) if isinstance(given, dict) else {}
-    base = {key: value for key, value in asdict(OPENAI).items() if value != ""}
-    endpoints["openai"] = {**base, **endpoints.get("openai", {})}
+    for name, built_in in BUILT_IN.items():
+        base = {key: value for key, value in asdict(built_in).items() if value != ""}
+        endpoints[name] = {**base, **endpoints.get(name, {})}
     try:
         config: Config = adapter().validate_json(json.dumps({**merged.tree, "endpoints": endpoints}), strict=True)
     except pydantic.ValidationError as error:
@@ -232,19 +233,30 @@ def _rules_text(path: str) -> str:
 # -- endpoints --
 
 
-def wire(endpoint: Endpoint) -> Literal["responses", "chat"]:
+def wire(endpoint: Endpoint) -> Literal["responses", "chat", "messages"]:
     """Return the interface to use: compatible servers accept Responses calls and then ignore half of what they say."""
     if endpoint.wire != "auto":
         return endpoint.wire
     from delegated.models.client import is_openai
 
+    if urlsplit(endpoint.base_url).hostname == "api.anthropic.com":
+        return "messages"
     return "responses" if is_openai(endpoint.base_url) else "chat"
 
 
 def endpoint_of(config: Config, model: str) -> Endpoint:
-    """Return the endpoint at which a model is asked."""
+    """Return the endpoint at which a model is asked: its own, else the one of its maker."""
     extra = config.models.get(model)
-    return config.endpoints[(extra.endpoint if extra else None) or "openai"]
+    if extra is not None and extra.endpoint is not None:
+        return config.endpoints[extra.endpoint]
+    known = pricing.facts(model)
+    return config.endpoints["anthropic" if known is not None and known.provider == "anthropic" else "openai"]
+
+
+def named(config: Config) -> tuple[str, ...]:
+    """Return the names of the models that the configuration itself has asked."""
+    steps = [each for each in config.ladder if each not in ("context", "critic")]
+    return tuple(dict.fromkeys((config.model, *config.compare_models, *steps)))
 
 
 def api_key(endpoint: Endpoint, env: Mapping[str, str], credentials_dir: str | None = None) -> str | None:
@@ -330,11 +342,14 @@ def warnings(config: Config, env: Mapping[str, str]) -> tuple[str, ...]:
     """Return what an operator should know although it is allowed, a sentence each."""
     found: list[str] = []
     known = {each.base_url.rstrip("/") for each in config.endpoints.values()}
-    if (url := env.get("OPENAI_BASE_URL", "").rstrip("/")) and url not in known:
-        found.append(
-            "OPENAI_BASE_URL is set and not honoured: whatever sets a variable could redirect your key; "
-            "set DELEGATED_ENDPOINTS__OPENAI__BASE_URL or `endpoints.openai.base_url` instead"
-        )
+    asked = [endpoint_of(config, name) for name in named(config)]
+    for name in BUILT_IN:
+        variable = f"{name.upper()}_BASE_URL"
+        if config.endpoints[name] in asked and (url := env.get(variable, "").rstrip("/")) and url not in known:
+            found.append(
+                f"{variable} is set and not honoured: whatever sets a variable could redirect your key; "
+                f"set DELEGATED_ENDPOINTS__{name.upper()}__BASE_URL or `endpoints.{name}.base_url` instead"
+            )
     for name, endpoint in config.endpoints.items():
         url_parts = urlsplit(endpoint.base_url)
         keyed = endpoint.key_env or endpoint.key_credential or endpoint.key_file

@@ -367,9 +367,9 @@ class Consult:
     def _hold_price(self, turn: _Turn, call: CallRecord, prompt: Prompt) -> None:
         """End the job when the call could cost more than it may, before anything is sent."""
         facts, key = turn.facts, turn.record.claim.id
-        tokens = self._gatherer.input_tokens(prompt)
+        tokens = self._gatherer.input_tokens(prompt, facts)
         window = facts.context_tokens - min(self._limits.max_output_tokens, facts.output_tokens)
-        if tokens > window and self._gatherer.tokens().exact:
+        if tokens > window and self._gatherer.counts(facts):
             raise Over(
                 "rejected",
                 failure("budget", f"about {tokens:,} tokens, but {facts.name} takes {window:,} beside its answer", key),
@@ -395,7 +395,7 @@ class Consult:
         model, facts, request, progress, course = turn.model, turn.facts, turn.request, turn.progress, turn.course
         claim = call.job.claim
         self.calls[call.job].append((model, call))
-        progress.tokens += self._gatherer.input_tokens(prompt)
+        progress.tokens += self._gatherer.input_tokens(prompt, facts)
         # Counted from now, not from the claim: what was claimed before a night's power cut is still to be answered.
         given = [each for each in (request.options.deadline_s, self._limits.deadline_s) if each is not None]
         started = time.monotonic()
@@ -532,4 +532,5 @@ def add_usage(first: Usage | None, second: Usage) -> Usage:
         first.cached_input_tokens + second.cached_input_tokens,
         first.output_tokens + second.output_tokens,
         first.estimated or second.estimated,
+        first.written_input_tokens + second.written_input_tokens,
     )

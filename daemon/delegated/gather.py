@@ -268,7 +268,7 @@ class Gatherer:
         ceiling = min(
             request.options.max_input_tokens or self.limits.max_input_tokens,
             self.limits.max_input_tokens,
-            int((facts.context_tokens - min(self.limits.max_output_tokens, facts.output_tokens)) * 0.9),
+            int((facts.context_tokens - min(self.limits.max_output_tokens, facts.output_tokens)) * _fill(facts)),
         )
         bare = prompts.render(request, Context(omitted=tuple(omitted)), redactions, wanted)
         words = count(bare.system) + count(bare.user)
@@ -285,14 +285,23 @@ class Gatherer:
         context = choose(files, mentions, room, count, guessed=guessed, omitted=omitted, warnings=notes)
         return prompts.render(request, context, redactions, wanted)
 
-    def input_tokens(self, prompt: Prompt) -> int:
+    def counts(self, facts: ModelFacts) -> bool:
+        """Say whether a model's tokens are counted exactly: with the tokenizer that is its own."""
+        return self.tokens().exact and facts.counted_as_ours
+
+    def input_tokens(self, prompt: Prompt, facts: ModelFacts) -> int:
         """Bound the tokens of what is sent from above, margin for the wire's own words included."""
-        words = self.tokens()
-        return at_most(prompt.system + prompt.user + repr(prompt.schema), words.count, exact=words.exact)
+        text = prompt.system + prompt.user + repr(prompt.schema)
+        return at_most(text, self.tokens().count, exact=self.counts(facts))
 
     def price_bound(self, prompt: Prompt, facts: ModelFacts) -> float | None:
         """Bound the price of one call from above, in USD; None when the model's price is unknown."""
-        return bound(facts, self.input_tokens(prompt), min(self.limits.max_output_tokens, facts.output_tokens))
+        return bound(facts, self.input_tokens(prompt, facts), min(self.limits.max_output_tokens, facts.output_tokens))
+
+
+def _fill(facts: ModelFacts) -> float:
+    """Return how much of its window a model is sent: less where another tokenizer than ours may make more of it."""
+    return 0.9 if facts.counted_as_ours else 0.6
 
 
 def _shorten(text: str, tokens: int, count: Callable[[str], int]) -> tuple[str, int]:

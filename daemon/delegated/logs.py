@@ -24,7 +24,7 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "json", "console"]
 
 MASK: Final = "[REDACTED:own-key]"
-NOISY: Final = ("openai", "httpx2", "httpcore2", "asyncio", "watchdog", "markdown_it")
+NOISY: Final = ("openai", "anthropic", "httpx2", "httpcore2", "asyncio", "watchdog", "markdown_it")
 """Libraries that tell of each step; of these only warnings and worse are logged."""
 
 _LEAST_SECRET: Final = 6  # a shorter "key" is a word that stands everywhere, and gives nothing away

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from delegated import config as configs
 from delegated import pricing
 from delegated.config import Config, Endpoint, Retry
 from delegated.errors import OperatorError, Refused, Unavailable
 from delegated.gather import Gatherer, Limits, Tokens
-from delegated.models import Model
+from delegated.models import Model, Wire
 from delegated.models.gate import Gate, Gated, pauses
 from delegated.models.offline import Offline
 from delegated.models.recorded import Patience, Recorded
@@ -24,7 +24,7 @@ from delegated.pricing import ModelFacts
 from delegated.prompt import Prompt
 from delegated.record import Refusal
 from delegated.survey import Survey
-from delegated.tokens import Counter
+from delegated.tokens import Counter, at_most
 from delegated.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -143,12 +143,11 @@ class Models:
             from delegated.models.scripted import Scripted
 
             return Scripted(name.partition(":")[2]), facts
-        extra = self._config.models.get(name)
-        if facts.provider == "anthropic" and not (extra and extra.endpoint):
-            raise Refused(
-                "unknown_model", f"{name} needs an endpoint: give it one under `models:` in the configuration"
-            )
         endpoint = configs.endpoint_of(self._config, name)
+        if configs.wire(endpoint) == "messages":
+            from delegated.models.anthropic import check_installed
+
+            check_installed(name)
         try:
             key = self._key(endpoint)
         except OperatorError as error:  # one endpoint's key is no reason to stop asking the others
@@ -166,25 +165,13 @@ class Models:
         return pricing.facts(name, {name: given} if extra else {})
 
     def _paid(self, name: str, facts: ModelFacts, endpoint: Endpoint, key: str) -> Model:
-        from delegated.models.chat import ChatWire
-        from delegated.models.client import Client
-        from delegated.models.openai import ResponsesWire
-
         config = self._config
         output = min(config.max_output_tokens, facts.output_tokens)
-        client = Client(
-            base_url=endpoint.base_url,
-            api_key=key,
-            timeout_s=endpoint.timeout_s,
-            connect_s=endpoint.connect_s,
-            connections=config.concurrency,
-        )
-        wire_class = ResponsesWire if configs.wire(endpoint) == "responses" else ChatWire
-        wire = wire_class(client, name, facts=facts, max_output_tokens=output, store=endpoint.store)
+        wire = self._wire(name, facts, endpoint, key, output)
 
         def price(prompt: Prompt) -> float | None:
-            tokens = len((prompt.system + prompt.user).encode("utf-8", "replace"))
-            return pricing.bound(facts, tokens, output)
+            text = prompt.system + prompt.user + repr(prompt.schema)
+            return pricing.bound(facts, at_most(text, len, exact=False), output)
 
         recorded = Recorded(
             wire,
@@ -199,6 +186,37 @@ class Models:
         gate = self._lanes.gate(endpoint.base_url, key, config.retry)
         attempts = config.retry.attempts or (_ATTEMPTS if self._ends else None)
         return Gated(recorded, gate, attempts=attempts, patient=not self._ends)
+
+    def _wire(self, name: str, facts: ModelFacts, endpoint: Endpoint, key: str, output: int) -> Wire:
+        from delegated.models.anthropic import AnthropicClient, MessagesWire
+        from delegated.models.chat import ChatWire
+        from delegated.models.client import Client
+        from delegated.models.openai import ResponsesWire
+
+        settings: dict[str, Any] = {
+            "base_url": endpoint.base_url,
+            "api_key": key,
+            "timeout_s": endpoint.timeout_s,
+            "connect_s": endpoint.connect_s,
+            "connections": self._config.concurrency,
+        }
+        spoken = configs.wire(endpoint)
+        if spoken == "messages":
+            return MessagesWire(AnthropicClient(**settings), name, max_output_tokens=output)
+        wire_class = ResponsesWire if spoken == "responses" else ChatWire
+        return wire_class(Client(**settings), name, facts=facts, max_output_tokens=output, store=endpoint.store)
+
+
+def preload(config: Config) -> None:
+    """Import what the first calls of the configured models would import, each SDK once. For a thread."""
+    from delegated.models import anthropic, client
+
+    paid = [name for name in configs.named(config) if name != "offline" and not name.startswith("scripted:")]
+    wires = {configs.wire(configs.endpoint_of(config, name)) for name in paid}
+    if wires - {"messages"}:
+        client.preload()
+    if "messages" in wires:
+        anthropic.preload()
 
 
 def channels(

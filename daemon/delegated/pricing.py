@@ -19,7 +19,8 @@ class ModelFacts:
     """What is known of a model. Prices in USD per million tokens, None when unknown; dates as YYYY-MM-DD.
 
     Where a prompt of more than `long_from_tokens` is dearer, the prices of the whole call are multiplied by
-    `long_input_factor` and `long_output_factor`; 0 means that the price does not depend on the length.
+    `long_input_factor` and `long_output_factor`; 0 means that the price does not depend on the length. What is put
+    into the provider's cache costs `written_factor` times the input.
     """
 
     name: str
@@ -36,6 +37,12 @@ class ModelFacts:
     long_from_tokens: int = 0
     long_input_factor: float = 1.0
     long_output_factor: float = 1.0
+    written_factor: float = 1.0
+
+    @property
+    def counted_as_ours(self) -> bool:
+        """Whether the tokenizer that we have is the model's: what it counts is no bound for another one's tokens."""
+        return self.provider != "anthropic"
 
 
 def _gpt_6(name: str, input_usd: float, cached_usd: float, output_usd: float) -> ModelFacts:
@@ -53,6 +60,27 @@ def _gpt_6(name: str, input_usd: float, cached_usd: float, output_usd: float) ->
         long_from_tokens=272_000,
         long_input_factor=2.0,
         long_output_factor=1.5,
+    )
+
+
+def _claude(
+    name: str, input_usd: float, cached_usd: float, output_usd: float, *, long_from_tokens: int = 0, factor: float = 1.0
+) -> ModelFacts:
+    # One family as well: no temperature, and what the provider caches costs a quarter more when it is put there.
+    return ModelFacts(
+        name,
+        "anthropic",
+        1_000_000,
+        128_000,
+        input_usd,
+        cached_usd,
+        output_usd,
+        takes_temperature=False,
+        as_of="2026-10-31",
+        long_from_tokens=long_from_tokens,
+        long_input_factor=factor,
+        long_output_factor=factor,
+        written_factor=1.25,
     )
 
 
@@ -87,42 +115,9 @@ TABLE: Final = (
     _gpt_6("gpt-6-luna", 0.10, 0.01, 0.50),
     _gpt_6("gpt-6.1-sol", 2.00, 0.10, 10.00),
     _gpt_6("gpt-6-astra", 10.00, 1.00, 50.00),
-    ModelFacts(
-        "claude-sonnet-5-5",
-        "anthropic",
-        1_000_000,
-        128_000,
-        2.00,
-        0.10,
-        10.00,
-        takes_temperature=False,
-        as_of="2026-10-31",
-    ),
-    ModelFacts(
-        "claude-haiku-5-5",
-        "anthropic",
-        1_000_000,
-        128_000,
-        0.10,
-        0.01,
-        0.50,
-        takes_temperature=False,
-        as_of="2026-10-31",
-        long_from_tokens=100_000,
-        long_input_factor=5.0,
-        long_output_factor=5.0,
-    ),
-    ModelFacts(
-        "claude-opus-5-5",
-        "anthropic",
-        1_000_000,
-        128_000,
-        4.00,
-        0.20,
-        20.00,
-        takes_temperature=False,
-        as_of="2026-10-31",
-    ),
+    _claude("claude-sonnet-5-5", 2.00, 0.10, 10.00),
+    _claude("claude-haiku-5-5", 0.10, 0.01, 0.50, long_from_tokens=100_000, factor=5.0),
+    _claude("claude-opus-5-5", 4.00, 0.20, 20.00),
     _free("offline"),
     _free("scripted"),
 )
@@ -155,23 +150,26 @@ def facts(name: str, extra: Mapping[str, Mapping[str, Any]] | None = None) -> Mo
 
 def bound(known: ModelFacts | None, input_tokens: int, max_output_tokens: int) -> float | None:
     """Return the most, in USD, that a call can cost; None when the price is unknown, which is never the same as 0."""
-    return _price(known, input_tokens, 0, max_output_tokens)
+    return _price(known, input_tokens, 0, input_tokens, max_output_tokens)
 
 
 def cost(known: ModelFacts | None, usage: Usage | None) -> float | None:
     """Return what a call cost in USD; None when the price or the usage is unknown."""
     if usage is None:
         return None
-    return _price(known, usage.input_tokens, usage.cached_input_tokens, usage.output_tokens)
+    cached, written = usage.cached_input_tokens, usage.written_input_tokens
+    return _price(known, usage.input_tokens, cached, written, usage.output_tokens)
 
 
-def _price(known: ModelFacts | None, tokens_in: int, cached: int, tokens_out: int) -> float | None:
+def _price(known: ModelFacts | None, tokens_in: int, cached: int, written: int, tokens_out: int) -> float | None:
     if known is None or known.input_usd is None or known.output_usd is None:
         return None
     cached = min(max(cached, 0), tokens_in)
+    written = min(max(written, 0), tokens_in - cached)
     cached_usd = known.input_usd if known.cached_usd is None else known.cached_usd
     long = 0 < known.long_from_tokens < tokens_in
-    told = ((tokens_in - cached) * known.input_usd + cached * cached_usd) * (known.long_input_factor if long else 1.0)
+    full = tokens_in - cached - written + written * known.written_factor
+    told = (full * known.input_usd + cached * cached_usd) * (known.long_input_factor if long else 1.0)
     said = tokens_out * known.output_usd * (known.long_output_factor if long else 1.0)
     return (told + said) / _MILLION
 

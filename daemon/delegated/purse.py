@@ -69,7 +69,7 @@ class Purse:
         def bound(prompt: Prompt) -> float | None:
             count = words()
             text = prompt.system + prompt.user + repr(prompt.schema)
-            return pricing.bound(facts, at_most(text, count, exact=count.exact), output)
+            return pricing.bound(facts, at_most(text, count, exact=count.exact and facts.counted_as_ours), output)
 
         def price(reply: Reply) -> float | None:
             return pricing.cost(facts, reply.usage)

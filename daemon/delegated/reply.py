@@ -11,12 +11,17 @@ OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that the provider counted; `estimated` when it could not say and we counted ourselves."""
+    """Tokens that the provider counted; `estimated` when it could not say and we counted ourselves.
+
+    `input_tokens` are all that were read: `cached_input_tokens` of them came from the provider's cache, and
+    `written_input_tokens` of them were put into it.
+    """
 
     input_tokens: int
     cached_input_tokens: int
     output_tokens: int
     estimated: bool = False
+    written_input_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

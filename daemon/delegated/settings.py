@@ -169,8 +169,8 @@ class Endpoint:
 
     base_url: Annotated[str, _Must(_not_a_url)]
     """URL up to and including the version, such as https://api.openai.com/v1."""
-    wire: Literal["auto", "responses", "chat"] = "auto"
-    """Interface to use. `auto`: Responses at api.openai.com, Chat Completions everywhere else."""
+    wire: Literal["auto", "responses", "chat", "messages"] = "auto"
+    """Interface to use. `auto`: Responses at api.openai.com, Messages at api.anthropic.com, else Chat Completions."""
     key_env: Annotated[str, _Must(_not_a_variable)] = ""
     """Environment variable that holds the key; looked at first."""
     key_credential: Annotated[str, _Must(_not_a_name)] = ""
@@ -220,6 +220,14 @@ class ModelSettings:
 OPENAI: Final = Endpoint(
     base_url="https://api.openai.com/v1", key_env="OPENAI_API_KEY", key_credential="openai_api_key"
 )
+ANTHROPIC: Final = Endpoint(
+    base_url="https://api.anthropic.com",
+    wire="messages",
+    key_env="ANTHROPIC_API_KEY",
+    key_credential="anthropic_api_key",
+)
+BUILT_IN: Final[Mapping[str, Endpoint]] = {"openai": OPENAI, "anthropic": ANTHROPIC}
+"""Endpoints that are there from the start; what is configured under their names goes before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,8 +319,8 @@ class Config:
     secret_rules: tuple[_AbsolutePath, ...] = ()
     """Files of more rules for secrets, in gitleaks' format, outside every workspace. They add to the built-in ones."""
 
-    endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: {"openai": OPENAI})
-    """Servers to ask, by name; `openai` is there from the start."""
+    endpoints: Mapping[str, Endpoint] = field(default_factory=lambda: dict(BUILT_IN))
+    """Servers to ask, by name; `openai` and `anthropic` are there from the start."""
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
     """Further models, or other facts about known ones, by name."""
     notify: Notify = field(default_factory=Notify)

@@ -39,7 +39,10 @@ def counter() -> Counter:
 
 
 def at_most(text: str, count: Callable[[str], int], *, exact: bool) -> int:
-    """Bound the tokens of a text that is sent from above, a margin for the wire's own words included."""
+    """Bound the tokens of a text that is sent from above, a margin for the wire's own words included.
+
+    `exact`: `count` is the model's own tokenizer. Otherwise bytes are counted: no tokenizer makes more of a text.
+    """
     if exact:
         return int(count(text) * 1.1) + 16
-    return len(text.encode("utf-8", "replace"))
+    return len(text.encode("utf-8", "replace")) + 16

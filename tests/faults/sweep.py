@@ -48,6 +48,7 @@ SCENES = {
     "repair": Scene(rules=(MALFORMED,), calls=2),
     "patch": Scene(rules=(EDITED,)),
     "chat-unstored": Scene("chat", "false", statuses=("answered", "uncertain")),
+    "messages": Scene("messages", statuses=("answered", "uncertain")),
 }
 
 

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     place = place_of(args)
     request = request_of(args, place)
     if args.api_key is not None:
-        _use_key(args.api_key, places.holder(place))
+        _use_key(args.api_key, places.holder(place), _variable(args.model))
     if args.follow_up is not None and args.id is not None:
         raise Usage("--follow-up and --id together", "a follow-up's id is that of the RESULT with a number")
     started = submit(place, request, key=args.id, wait=not args.no_wait, follows=args.follow_up)
@@ -199,11 +199,19 @@ def _unicode(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _use_key(key: str, served_by: str | None) -> None:
-    terminal.warn("--api-key is visible to other users in the process list: prefer the variable OPENAI_API_KEY")
+def _variable(model: str | None) -> str:
+    """Return the variable that holds the key of a model's maker."""
+    from delegated import pricing
+
+    known = pricing.facts(model or "")
+    return "ANTHROPIC_API_KEY" if known is not None and known.provider == "anthropic" else "OPENAI_API_KEY"
+
+
+def _use_key(key: str, served_by: str | None, variable: str) -> None:
+    terminal.warn(f"--api-key is visible to other users in the process list: prefer the variable {variable}")
     if served_by is not None:
         terminal.warn(f"the daemon ({served_by}) uses its own key; the one given here is not used")
     elif not key.strip():
-        raise OperatorError("--api-key is empty", exits.USAGE, "export OPENAI_API_KEY=sk-...")
+        raise OperatorError("--api-key is empty", exits.USAGE, f"export {variable}=sk-...")
     else:
-        os.environ["OPENAI_API_KEY"] = key.strip()  # read by this process when it does the work itself
+        os.environ[variable] = key.strip()  # read by this process when it does the work itself

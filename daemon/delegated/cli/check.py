@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         Models(found, os.environ, counter).find(found.model)
     except Refused as error:
-        if error.kind in ("unknown_model", "retired_model"):  # a key may be another environment's: doctor looks for it
+        # A key may be another environment's: doctor looks for it.
+        if error.kind in ("unknown_model", "retired_model", "missing_package"):
             raise OperatorError(str(error), exits.CONFIGURATION, KINDS[error.kind].hint) from error
     _, problems = config.secret_rules(found, (workspace,))
     for warning in (*config.warnings(found, os.environ), *problems):

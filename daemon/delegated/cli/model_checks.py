@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from delegated.errors import KINDS, Refused, Unavailable
 
@@ -16,6 +16,7 @@ from .checks import Check
 if TYPE_CHECKING:
     from delegated.config import Config, Endpoint
     from delegated.models.client import Description
+    from delegated.outfit import Models
 
 _QUICK_S: Final = 10.0
 _PROXIES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "http_proxy", "HTTP_PROXY")
@@ -35,6 +36,7 @@ def tokens() -> Check:
 def model(settings: Config, workspace: str, served: str | None, connect: bool) -> Iterator[Check]:
     """Check the model, its key, its endpoint and the clock."""
     from delegated import pricing
+    from delegated.config import endpoint_of, named
     from delegated.outfit import Models
     from delegated.tokens import counter
 
@@ -58,8 +60,7 @@ def model(settings: Config, workspace: str, served: str | None, connect: bool) -
         yield Check("key", "ok", f"{name} needs none, and no network")
         yield clock(None, "", paid=False)
         return
-    extra = settings.models.get(name)
-    endpoint = settings.endpoints[(extra.endpoint if extra else None) or "openai"]
+    endpoint = endpoint_of(settings, name)
     yield from spending(settings, workspace, served)
     source, key = _key(endpoint)
     yield Check("key", "ok", f"present, from {source}" if key else "this endpoint needs none")
@@ -71,7 +72,25 @@ def model(settings: Config, workspace: str, served: str | None, connect: bool) -
     if told is not None and told.shutdown and told.shutdown != facts.shutdown:
         late = pricing.warning(replace(facts, shutdown=told.shutdown), today)
         yield Check("model", "warn" if late else "ok", late or f"{host} says: in its API until {told.shutdown}")
+    for other in named(settings)[1:]:
+        yield from beside(settings, models, other)
     yield clock(told.at if told else None, host, paid=True)
+
+
+def beside(settings: Config, models: Models, name: str) -> Iterator[Check]:
+    """Check a model that is asked as well; where that fails the others are asked all the same."""
+    from delegated.config import endpoint_of
+
+    try:
+        found, _ = models.find(name)
+    except Refused as error:
+        yield Check("model", "warn", f"{name}: {error}", KINDS[error.kind].hint)
+        return
+    if found.endpoint:
+        endpoint = endpoint_of(settings, name)
+        yield _reach(endpoint, _key(endpoint)[1], name)[0]
+    else:
+        yield Check("model", "ok", f"{name} is known")
 
 
 def spending(settings: Config, workspace: str, served: str | None) -> Iterator[Check]:
@@ -137,14 +156,23 @@ def _reach(endpoint: Endpoint, key: str, name: str) -> tuple[Check, str, Descrip
     import asyncio
     from urllib.parse import urlsplit
 
-    from delegated.models.client import Client, describe
+    from delegated.config import wire
+    from delegated.models import anthropic, client
 
     async def ask() -> Description:
-        client = Client(base_url=endpoint.base_url, api_key=key or "none", quick_s=_QUICK_S, connect_s=_QUICK_S)
+        settings: dict[str, Any] = {"base_url": endpoint.base_url, "api_key": key or "none"}
+        settings |= {"quick_s": _QUICK_S, "connect_s": _QUICK_S}
+        if wire(endpoint) == "messages":
+            line = anthropic.AnthropicClient(**settings)
+            try:
+                return await anthropic.describe(line, name)
+            finally:
+                await line.close()
+        other = client.Client(**settings)
         try:
-            return await describe(client, name)
+            return await client.describe(other, name)
         finally:
-            await client.close()
+            await other.close()
 
     host = urlsplit(endpoint.base_url).netloc
     try:

@@ -142,7 +142,7 @@ def _facts(config: Config, request: Request, gatherer: Gatherer, facts: ModelFac
         "endpoint": "" if local else endpoint_of(config, facts.name).base_url.rstrip("/"),
         "bytes": size_of(prompt),
         "tokens": count(prompt.system) + count(prompt.user),
-        "tokens_exact": gatherer.tokens().exact,
+        "tokens_exact": gatherer.counts(facts),
         "max_input_tokens": min(request.options.max_input_tokens or config.max_input_tokens, config.max_input_tokens),
         "price_bound_usd": 0.0 if local else gatherer.price_bound(prompt, facts),
         "max_cost_usd": min(limits, default=None),

@@ -87,7 +87,7 @@ class Model(Protocol):
     """Somebody who can be asked.
 
     `name` is the model's name as configured, `endpoint` a URL or "" when no network is used, `wire` one of
-    `responses`, `chat`, `local`.
+    `responses`, `chat`, `messages`, `local`.
     """
 
     name: str
@@ -132,7 +132,7 @@ class Wire(Protocol):
     an unreadable body).
     """
 
-    name: str  # responses, chat
+    name: str  # responses, chat, messages
     model: str
     endpoint: str
 

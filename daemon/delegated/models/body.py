@@ -51,12 +51,14 @@ def words(value: Any, name: str) -> str:
 def usage(body: Mapping[str, Any], told: str, said: str) -> Usage | None:
     """Read the tokens counted; `told` and `said` name them (`input_tokens`, …). None when a server does not say."""
     counts = member(body, "usage")
-    tokens_in, tokens_out = _count(counts.get(told)), _count(counts.get(said))
+    tokens_in, tokens_out = number(counts, told), number(counts, said)
     if tokens_in is None or tokens_out is None:
         return None
-    cached = _count(member(counts, f"{told}_details").get("cached_tokens")) or 0
+    cached = number(member(counts, f"{told}_details"), "cached_tokens") or 0
     return Usage(tokens_in, min(cached, tokens_in), tokens_out)
 
 
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+def number(value: Any, name: str) -> int | None:
+    """Return an object's member that is a whole number from 0 on, else None."""
+    found = value.get(name) if isinstance(value, Mapping) else None
+    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from delegated.errors import InDoubt, Refused, Unavailable
 from delegated.models import progress
+from delegated.models.body import member, words
 
 _MESSAGE_LIMIT: Final = 600
 
@@ -31,7 +32,16 @@ class Rejected(Refused):
 
 # -- what the status says --
 
-_QUOTA: Final = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+_QUOTA: Final = (
+    "insufficient_quota",
+    "billing_hard_limit_reached",
+    "billing_not_active",
+    "enforced_spend_limit_reached",
+    "contract_spend_limit_reached",
+    "linked_organization_spend_limit_reached",
+)
+_SPENT: Final = re.compile(r"credit balance is too low|reached your specified .{0,20}API usage limits")
+_OVERLOADED: Final = 529
 _RETIRED: Final = re.compile(r"deprecated|retired|decommissioned|shut ?down|no longer (?:available|supported)", re.I)
 # A status by which a server says that it did not do what it was asked. All others, and all of the 5xx but "I do not
 # know how", leave it open.
@@ -82,14 +92,18 @@ def _of_status(
 ) -> Unavailable | Refused | InDoubt:
     body = getattr(error, "body", None)
     details: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
-    code, param = (value if isinstance(value := details.get(name), str) else "" for name in ("code", "param"))
-    kind = details.get("type")
+    details = member(details, "error") or details  # Anthropic's SDK hands out the whole body
+    code = words(details, "code") or words(member(details, "details"), "error_code")
+    param, kind = words(details, "param"), words(details, "type")
     said = details.get("message") or details.get("detail") or body
     told = isinstance(said, str) and said and not said.lstrip().startswith("<")  # a proxy's page says nothing
     message = _clean(f"HTTP {status}: {said}" if told else f"HTTP {status}", key)
-    if status == 402 or (status == 429 and (code in _QUOTA or kind in _QUOTA)):
+    spent = status in (400, 429) and (code in _QUOTA or kind in _QUOTA or _SPENT.search(message) is not None)
+    if status == 402 or spent:
         return Unavailable("quota_exhausted", message, retry_after=retry_after(headers, now))
-    if status == 429:
+    # Of its errors only this one says that the request was turned down before any work, and those that fail are not
+    # charged for. A 500 or 504 may come after the work, and a 5xx of another server says nothing of the kind.
+    if status == 429 or (status == _OVERLOADED and kind == "overloaded_error"):
         return Unavailable("rate_limited", message, retry_after=retry_after(headers, now))
     if status in _REDIRECTS:
         place = _clean(headers.get("location", "elsewhere"), key)

@@ -9,6 +9,7 @@ import signal
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from math import inf
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -19,6 +20,7 @@ from delegated.testing.checks import (
     Refusal,
     anthropic_error,
     check_paid,
+    check_version,
     invalid,
     missing,
     named,
@@ -111,12 +113,12 @@ class Api:
         try:
             answer = self._route(call, path, body, fault, now) if fault.carried_out else Answer(lambda: b"")
         except Refusal as refusal:
-            said = refusal.body(path)
+            said = refusal.body(anthropic=_anthropic(call, path))
             answer, fault = Answer(lambda: said, refusal.status, headers=refusal.headers), NONE
         if call.method == "POST":
-            answer.headers.update(self._limits(now))
+            answer.headers.update(self._anthropic_limits(now) if path == "/v1/messages" else self._limits(now))
         self._reach_out(fault)
-        return _disturbed(answer, fault, path, now)
+        return _disturbed(answer, fault, now, anthropic=_anthropic(call, path))
 
     # routes -----------------------------------------------------------------------------------------------------------
 
@@ -130,6 +132,7 @@ class Api:
             case ("POST", "v1", "chat", "completions"):
                 return self._at_once(self._paid("chat", body, call, fault, now), objects.completion_object)
             case ("POST", "v1", "messages"):
+                check_version(call.headers.get("anthropic-version"))
                 return self._at_once(self._paid("messages", body, call, fault, now), objects.message_object)
             case (method, "v1", "responses" | "conversations" | "chat", *_):
                 query = dict(parse_qsl(call.target.partition("?")[2], keep_blank_values=True))
@@ -137,7 +140,8 @@ class Api:
             case ("GET", "v1", "models"):
                 return _say(lambda: {"object": "list", "data": [_model(*one) for one in self._models.items()]})
             case ("GET", "v1", "models", name) if name in self._models:
-                return _say(lambda: _model(name, self._models[name]))
+                make = objects.model_info if _anthropic(call, path) else objects.model_object
+                return _say(lambda: make(name, self._models[name].shutdown_date))
             case ("GET", "v1", "models", name):
                 raise named("model_not_found", f"The model '{name}' does not exist")
         raise _no_such_url(call.method, path)
@@ -189,7 +193,7 @@ class Api:
 
     def _at_once(self, run: Run, render: Callable[[Run], dict[str, Any]]) -> Answer:
         if run.outcome in ("failed", "cancelled"):  # these protocols have no such end: the call fails, billed or not
-            body = named("server_error").body("/v1/messages" if run.wire == "messages" else "")
+            body = named("server_error").body(anthropic=run.wire == "messages")
             return Answer(lambda: body, 500, _due(run))
         return _say(lambda: render(run), _due(run))
 
@@ -227,6 +231,15 @@ class Api:
             "x-ratelimit-limit-tokens": "30000000",
             "x-ratelimit-remaining-tokens": "29999000",
             "x-ratelimit-reset-tokens": "2ms",
+        }
+
+    def _anthropic_limits(self, now: float) -> dict[str, str]:
+        said = self._limits(now)
+        reset = datetime.fromtimestamp(now + (60.0 if self._window else 0.0), UTC)
+        return {
+            "anthropic-ratelimit-requests-limit": said["x-ratelimit-limit-requests"],
+            "anthropic-ratelimit-requests-remaining": said["x-ratelimit-remaining-requests"],
+            "anthropic-ratelimit-requests-reset": reset.strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
     # for tests --------------------------------------------------------------------------------------------------------
@@ -302,7 +315,12 @@ class Api:
             self._problems.append(f"could not touch {fault.touch!r} or signal {pid!r}: {error}")
 
 
-def _disturbed(answer: Answer, fault: Fault, path: str, now: float) -> Answer:
+def _anthropic(call: Call, path: str) -> bool:
+    """Say whether a request speaks Anthropic's protocol, so that its answer, and an error, has that form."""
+    return path == "/v1/messages" or "anthropic-version" in call.headers
+
+
+def _disturbed(answer: Answer, fault: Fault, now: float, *, anthropic: bool) -> Answer:
     answer.fault = fault
     answer.due = max(answer.due, now) + fault.latency
     answer.headers.update(fault.answer_headers(now))
@@ -312,7 +330,7 @@ def _disturbed(answer: Answer, fault: Fault, path: str, now: float) -> Answer:
     answer.content_type = fault.content_type
     body = fault.answer_body()
     if body is not None:
-        if path == "/v1/messages" and fault.body is None:
+        if anthropic and fault.body is None:
             body = anthropic_error(fault.http_status, json.loads(body)["error"]["message"])
         answer.render = lambda: body
         answer.due = now + fault.latency

@@ -36,13 +36,20 @@ _LIMITS: Final = {"responses": "max_output_tokens", "chat": "max_completion_toke
 _ANTHROPIC_KINDS: Final = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
     408: "timeout_error",
     413: "request_too_large",
     429: "rate_limit_error",
-    503: "overloaded_error",
+    504: "timeout_error",
+    529: "overloaded_error",
 }
+_ANTHROPIC_MOST: Final = 128_000  # tokens of one answer
+_ANTHROPIC_VERSIONS: Final = ("2023-06-01", "2026-10-21")
+_ANTHROPIC_LACKS: Final = frozenset(
+    {"temperature", "top_p", "top_k", "response_format", "input", "instructions", "store", "background"}
+)
 
 
 class Refusal(Exception):
@@ -53,9 +60,9 @@ class Refusal(Exception):
         self.status, self.kind, self.code, self.param, self.message = status, kind, code, param, message
         self.headers: dict[str, str] = {}
 
-    def body(self, path: str) -> bytes:
-        """Write it in the form of the protocol that `path` belongs to."""
-        if path == "/v1/messages":
+    def body(self, *, anthropic: bool) -> bytes:
+        """Write it in the form of the protocol that was spoken."""
+        if anthropic:
             return anthropic_error(self.status, self.message)
         return error_body(self.kind, self.code, self.param, self.message)
 
@@ -105,7 +112,10 @@ def check_paid(wire: str, body: Mapping[str, Any], models: Mapping[str, ModelCar
             if body.get(parameter) is not None:
                 message = f"Unsupported parameter: '{parameter}' is not supported with this model."
                 invalid(message, parameter, "unsupported_parameter")
-    check_metadata(body.get("metadata"))
+    if wire == "messages":
+        _check_message(body)
+    else:
+        check_metadata(body.get("metadata"))
     _check_limit(_LIMITS[wire], body)
     if wire == "responses":
         _check_response(body)
@@ -121,6 +131,27 @@ def _check_response(body: Mapping[str, Any]) -> None:
         _lacks("input")
     if isinstance(given, list) and not all(isinstance(item, dict) for item in given):
         invalid("Invalid type for 'input': expected objects.", "input", "invalid_type")
+
+
+def _check_message(body: Mapping[str, Any]) -> None:
+    for name, kinds in (("system", str | list), ("metadata", dict), ("output_config", dict)):
+        if name in body and not isinstance(body[name], kinds):
+            invalid(f"{name}: Input should be a valid {'dictionary' if kinds is dict else 'string or list'}", name)
+    for name in sorted(_ANTHROPIC_LACKS & body.keys()):
+        invalid(f"{name}: Extra inputs are not permitted", name)
+    if extra := sorted(set(body.get("metadata") or {}) - {"user_id"}):
+        invalid(f"metadata.{extra[0]}: Extra inputs are not permitted", "metadata")
+    most = body.get("max_tokens")
+    if isinstance(most, int) and most > _ANTHROPIC_MOST:
+        invalid(f"max_tokens: {most} > {_ANTHROPIC_MOST}, which is the maximum allowed for this model", "max_tokens")
+
+
+def check_version(given: str | None) -> None:
+    """Check the version of the interface that Anthropic has each request name. Raises `Refusal`."""
+    if given is None:
+        invalid("anthropic-version: header is required")
+    if given not in _ANTHROPIC_VERSIONS:
+        invalid(f'anthropic-version: "{given}" is not a valid version.')
 
 
 def _check_limit(name: str, body: Mapping[str, Any]) -> None:
@@ -162,16 +193,17 @@ def schema_asked(wire: str, body: Mapping[str, Any]) -> tuple[str, Mapping[str, 
     schema = inner.get("schema") if isinstance(inner, dict) else None
     if not isinstance(inner, dict) or not isinstance(schema, dict):
         _lacks("schema")
-    if inner.get("strict") and (problem := strict_problem(schema)):
+    strict = wire == "messages" or inner.get("strict")
+    if strict and (problem := strict_problem(schema, all_required=wire != "messages")):
         message = f"Invalid schema for response_format '{inner.get('name', '')}': {problem}"
         invalid(message, "schema", "invalid_json_schema")
     return kind, schema
 
 
-def strict_problem(schema: Any, where: str = "()", depth: int = 0) -> str:
+def strict_problem(schema: Any, where: str = "()", depth: int = 0, *, all_required: bool = True) -> str:
     """Say why a schema is refused under `strict`, as the live service does; "" when it is fine.
 
-    Every object must require each of its properties and set `additionalProperties: false`.
+    Every object must set `additionalProperties: false` and, with `all_required`, require each of its properties.
     """
     if not isinstance(schema, Mapping):
         return ""
@@ -181,7 +213,7 @@ def strict_problem(schema: Any, where: str = "()", depth: int = 0) -> str:
     if schema.get("type") == "object" or properties:
         if schema.get("additionalProperties") is not False:
             return f"In context={where}, 'additionalProperties' is required to be supplied and to be false."
-        if lacking := sorted(set(properties) - set(schema.get("required") or ())):
+        if all_required and (lacking := sorted(set(properties) - set(schema.get("required") or ()))):
             return (
                 f"In context={where}, 'required' is required to be supplied and to be an array including every key "
                 f"in properties. Missing '{lacking[0]}'."
@@ -190,5 +222,5 @@ def strict_problem(schema: Any, where: str = "()", depth: int = 0) -> str:
     parts += [(f"$defs.{name}", part) for name, part in (schema.get("$defs") or {}).items()]
     parts += [(f"anyOf.{number}", part) for number, part in enumerate(schema.get("anyOf") or ())]
     parts += [("items", schema["items"])] if "items" in schema else []
-    problems = (strict_problem(part, f"{where}.{step}", depth + 1) for step, part in parts)
+    problems = (strict_problem(part, f"{where}.{step}", depth + 1, all_required=all_required) for step, part in parts)
     return next((problem for problem in problems if problem), "")

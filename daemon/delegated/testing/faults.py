@@ -79,6 +79,7 @@ ERRORS: Final[dict[str, tuple[int, str, str | None, str | None, str]]] = {
     "bad_gateway": (502, "server_error", None, None, "Bad gateway."),
     "overloaded": (503, "server_error", None, None, "The engine is currently overloaded, please try again later."),
     "gateway_timeout": (504, "server_error", None, None, "Gateway timeout."),
+    "site_overloaded": (529, "server_error", None, None, "Overloaded"),
 }
 
 _NAME_OF_STATUS: Final = {
@@ -94,6 +95,7 @@ _NAME_OF_STATUS: Final = {
     502: "bad_gateway",
     503: "overloaded",
     504: "gateway_timeout",
+    529: "site_overloaded",
 }
 
 

@@ -231,6 +231,12 @@ def completion_object(run: Run) -> dict[str, Any]:
 _ANTHROPIC_STOP: Final = {"max_output_tokens": "max_tokens", "refusal": "refusal", "content_filter": "refusal"}
 
 
+def _stop_details(run: Run) -> dict[str, Any] | None:
+    if run.outcome != "refusal":
+        return None
+    return {"type": "refusal", "category": None, "explanation": REFUSAL}
+
+
 def message_object(run: Run) -> dict[str, Any]:
     """Return a finished run as Anthropic's `message` object."""
     told, said = run.tokens()
@@ -247,6 +253,7 @@ def message_object(run: Run) -> dict[str, Any]:
         "model": run.reported,
         "content": [{"type": "text", "text": run.said()}] if run.said() else [],
         "stop_reason": _ANTHROPIC_STOP.get(run.outcome, "end_turn"),
+        "stop_details": _stop_details(run),
         "stop_sequence": None,
         "usage": usage if run.usage == "" else run.usage,
     }
@@ -261,6 +268,18 @@ def model_object(name: str, shutdown_date: str | None) -> dict[str, Any]:
     """Return a `model` object."""
     said = {"id": name, "object": "model", "created": 1715367049, "owned_by": "system"}
     return {**said, "shutdown_date": shutdown_date}
+
+
+def model_info(name: str, shutdown_date: str | None) -> dict[str, Any]:
+    """Return a model as Anthropic describes one."""
+    return {
+        "type": "model",
+        "id": name,
+        "display_name": name,
+        "created_at": "2026-05-01T00:00:00Z",
+        "lifecycle": "deprecated" if shutdown_date else "active",
+        "retires_at": f"{shutdown_date}T00:00:00Z" if shutdown_date else None,
+    }
 
 
 def listing(items: list[dict[str, Any]], query: Mapping[str, str], *, newest_first: bool) -> dict[str, Any]:
