@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from delegated.disk import Directory
+from delegated.folder import FORMER
 from delegated.journal import Journal
 from delegated.prompt import sendable
 from delegated.record import pack, place_of, unpack
@@ -144,6 +145,8 @@ def trim(directory: Directory, place: str, before: float) -> int:
 def _trim_history(directory: Directory, key: str, found: dict[int, Settled | None], before: float) -> int:
     at, count = f"history/{key}", 0
     for name in directory.names(at):
+        if name.endswith(FORMER):  # a word and a few numbers, which the count of what was right needs for good
+            continue
         number = _FORMER.fullmatch(name)
         end = found.get(int(number[1])) if number else None
         with suppress(FileNotFoundError):
