@@ -22,6 +22,10 @@ from delegated.plan import Sig
 _VERSION = 1
 _DAY_S = 86_400.0
 _BUSY_S = 10.0
+_JUDGED = (  # made when somebody first says how a RESULT turned out
+    "create table if not exists judged (key text primary key, state text not null, revision integer not null,"
+    " word text not null, level text not null, score real not null, model text not null) without rowid"
+)
 
 
 class Index:
@@ -72,11 +76,6 @@ class Index:
                 " primary key (key, revision)) without rowid"
             )
             db.execute("create index if not exists asked_question on asked (question)")
-            db.execute(
-                "create table if not exists judged (key text primary key, state text not null,"
-                " revision integer not null, word text not null, level text not null, score real not null,"
-                " model text not null) without rowid"
-            )
         except BaseException:
             db.close()
             raise
@@ -153,6 +152,7 @@ class Index:
         with self._lock, contextlib.suppress(sqlite3.DatabaseError):  # a row that is missing costs a read
             self._db.execute("begin")
             try:
+                self._db.execute(_JUDGED)
                 forget = [(key,) for key in (*gone, *(key for key, *_, judged in rows if judged is None))]
                 self._db.executemany("delete from judged where key = ?", forget)
                 self._db.executemany(
@@ -193,6 +193,7 @@ def purge(path: str, keys: Collection[str]) -> None:
             rows = [(key,) for key in keys]
             db.executemany("delete from settled where key = ?", rows)
             db.executemany("delete from asked where key = ?", rows)
+            db.execute(_JUDGED)
             db.executemany("delete from judged where key = ?", rows)
             db.execute("vacuum")
             db.execute("pragma wal_checkpoint(truncate)")

@@ -46,7 +46,6 @@ class Standing:
     judged: Judged | None = None
     revision: int = 0
     why: str = ""
-    note: str = ""
 
 
 def read(data: bytes) -> Outcome | None:
@@ -185,24 +184,24 @@ class Outcomes:
             return Standing(key, state, why=why or "the RESULT has no confidence to judge")
         about = result.get("request")
         revision = about.get("revision") if isinstance(about, dict) else 0
-        return Standing(key, state, judged, revision if isinstance(revision, int) else 0, note=outcome.note)
+        return Standing(key, state, judged, revision if isinstance(revision, int) else 0)
 
-    def put_away(self, key: str, write: Callable[[str, bytes], None]) -> bool:
-        """Keep in the history, by `write(name, bytes)`, how the former RESULT turned out; False if it does not count.
+    def put_away(self, key: str, write: Callable[[str, bytes], None]) -> int | None:
+        """Keep in the history, by `write(name, bytes)`, how the former RESULT turned out; return its revision.
 
-        The caller then takes the OUTCOME file away. Blocking; raises what `write` raises.
+        None when the OUTCOME file does not count. The caller moves it away then. Blocking; raises what `write` raises.
         """
         seen = self.judge(key)
         if seen is None or seen.judged is None:
-            return False
+            return None
         one = seen.judged
-        value = {"outcome": one.word, "note": seen.note, "level": one.level, "score": one.score, "model": one.model}
+        value = {"outcome": one.word, "level": one.level, "score": one.score, "model": one.model}
         write(f"{seen.revision}{names.FORMER}", json.dumps(value, indent=1).encode() + b"\n")
         with self._lock:
             self._former[key, seen.revision] = one
             self._standing.pop(key, None)
             self._count()
-        return True
+        return seen.revision
 
     def _state(self, key: str) -> str:
         """Tell one state of an OUTCOME file and its RESULT from another; "" when there is no such file."""
@@ -241,7 +240,7 @@ def _former(folder: Folder) -> Iterator[tuple[tuple[str, int], Judged]]:
         except OSError:  # no directory
             continue
         for name in kept:
-            value = folder.read_json(f"{at}/{key}/{name}", 2 * LIMIT) or {}
+            value = folder.read_json(f"{at}/{key}/{name}", LIMIT) or {}
             judged = _judged(value.get("outcome"), value, value.get("model"))
             if judged is not None:
                 yield (key, int(name.removesuffix(names.FORMER))), judged

@@ -251,13 +251,14 @@ class Session:
         name = names.outcome_name(key)
         if not self.there(name) or self.there(names.result_name(key, "json")):
             return
-        if not self.outcomes.put_away(key, partial(self.journal.note_former, key)):
-            if not stat.S_ISREG(self.folder.dir.stat(name).st_mode):
-                return  # it is never read
+        former = self.outcomes.put_away(key, partial(self.journal.note_former, key))
+        if former is not None:
+            self.journal.archive(self.folder.dir, key, former, {"outcome.yaml": name})
+        elif stat.S_ISREG(self.folder.dir.stat(name).st_mode):  # else it is never read
             kept = self.folder.dir.keep(name)
+            self.folder.dir.remove(name)
+            self.folder.dir.sync()
             structlog.get_logger("delegated.session").warning("outcome.set_aside", name=name, kept=kept)
-        self.folder.dir.remove(name)
-        self.folder.dir.sync()
 
     # What was asked before
 
