@@ -287,15 +287,50 @@ def test_a_result_without_a_confidence_is_not_judged(changes: dict[str, Any], ho
 
 
 def test_while_it_is_asked_again_it_is_about_the_former_result(house: House) -> None:
-    """The RESULT lies in the history then; an OUTCOME that names another revision is about none."""
+    """The RESULT lies in the history then, and counts once; an OUTCOME that names another revision is about none."""
     plant(house, "r", level="medium", score=0.5)
     history = house.folder / ".delegated" / "history" / "r"
     history.mkdir(parents=True)
     os.rename(house.result_path("r"), history / "1.json")
-    tell(house, "r", "outcome: wrong")
-    assert look(house).judged == (Judged("wrong", "medium", 0.5, "gpt-4o"),)
     tell(house, "r", "outcome: wrong\nrevision: 2")
     assert not look(house).judged
+    tell(house, "r", "outcome: wrong")
+    assert look(house).judged == (Judged("wrong", "medium", 0.5, "gpt-4o"),)
+    folder = Folder(str(house.folder), create=False)
+    assert Outcomes(folder).put_away("r", lambda name, data: (history / name).write_text(data.decode()) and None) == 1
+    folder.close()
+    with pytest.raises(OSError):
+        Outcomes(folder).put_away("r", lambda name, data: None)
+    assert sorted(path.name for path in history.iterdir()) == ["1.json", "1.outcome.json"], "as a kill leaves it"
+    assert look(house).judged == (Judged("wrong", "medium", 0.5, "gpt-4o"),)
+
+
+def test_what_says_nothing_any_more_counts_no_more(house: House) -> None:
+    """A file that was emptied or taken away is forgotten, one that changed is read again."""
+    plant(house, "r")
+    path = tell(house, "r")
+    folder = Folder(str(house.folder), create=False)
+    known = Outcomes(folder)
+    for make, words in (
+        (lambda: None, ["fixed"]),
+        (lambda: path.write_text("outcome: wrong"), ["wrong"]),
+        (lambda: path.write_text(""), []),
+        (lambda: path.write_text("outcome: partly"), ["partly"]),
+        (path.unlink, []),
+        (lambda: tell(house, "r"), ["fixed"]),
+        (house.result_path("r").unlink, []),
+    ):
+        make()
+        known.see({"r"}, full=False)
+        assert [each.word for each in known.judged] == words
+    with open(path, "a"):  # somebody writes: it is looked at again when they are done
+        plant(house, "other")
+        os.rename(house.result_path("other"), house.result_path("r"))
+        known.see({"r"}, full=False)
+        assert not known.judged
+    known.see({"r"}, full=True)
+    assert [each.word for each in known.judged] == ["fixed"]
+    folder.close()
 
 
 def test_the_count_outlives_the_former_result(house: House) -> None:
@@ -382,6 +417,9 @@ def test_a_later_revision_has_no_outcome_until_told(house: House) -> None:
     delegate(house, "outcome", "r", "fixed")
     (medium,) = (row for row in stats(house)["by_confidence"] if row["name"] == "medium")
     assert (medium["n"], medium["fixed"], medium["wrong"]) == (2, 1, 1)
+    until(lambda: sum(e["event"] == "outcome.noted" for e in daemon.events()) == 2, what="noted")
+    house.drop("live")
+    assert house.result("live")["calibration"]["of"] == 2
     daemon.stop()
     house.up()
     house.drop("next")

@@ -7,6 +7,7 @@ heavy: YAML only where there is a file to read.
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -25,6 +26,7 @@ _RESULT_LIMIT: Final = 64 << 20
 _JOURNAL: Final = ".delegated"
 _KEYS: Final = ("outcome", "note", "revision")
 _EXPECTED: Final = f"write `outcome: ` and {', '.join(WORDS[:-1])} or {WORDS[-1]}"
+_ITS_OWN: Final = (errno.EFBIG, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR, errno.EACCES)  # a file's faults
 assert get_args(Word) == WORDS
 
 
@@ -91,7 +93,8 @@ def write(outcome: Outcome) -> bytes:
 def load(folder: Folder, key: str) -> Outcome | Held | None:
     """Read the OUTCOME file of an id; None when there is none, or it is empty: somebody is about to write it.
 
-    Raises `RequestError` when it cannot be used: no regular file, too large, not what it should be.
+    Raises `RequestError` when it cannot be used: no regular file, too large, not what it should be; `OSError` when the
+    disk is to blame.
     """
     name = names.outcome_name(key)
     try:
@@ -102,6 +105,8 @@ def load(folder: Folder, key: str) -> Outcome | Held | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno not in _ITS_OWN:
+            raise
         why = error.strerror or str(error)
         raise RequestError((Problem(None, f"it cannot be read ({why})", f"at most {LIMIT:,} bytes"),)) from error
     if isinstance(got, Held):
@@ -134,8 +139,11 @@ class Outcomes:
         self._count()
 
     def _count(self) -> None:
-        standing = (each.judged for each in self._standing.values() if each.judged is not None)
-        self.judged: tuple[Judged, ...] = (*self._former.values(), *standing)
+        counted = dict(self._former)  # a kill may leave an OUTCOME that is in the history already: it counts once
+        for each in self._standing.values():
+            if each.judged is not None:
+                counted[each.key, each.revision] = each.judged
+        self.judged: tuple[Judged, ...] = tuple(counted.values())
 
     def see(self, keys: Collection[str], *, full: bool) -> tuple[list[Standing], list[str]]:
         """Look at OUTCOME files, at all of them when `full`; return what is new of them, and the ids that are gone.
@@ -143,19 +151,23 @@ class Outcomes:
         Blocking. Raises nothing that one file is to blame for.
         """
         new: list[Standing] = []
-        gone: list[str] = [key for key in self._standing if key not in keys] if full else []
         with self._lock:
+            gone = [key for key in self._standing if key not in keys] if full else []
             for key in keys:
-                state = self._state(key)
-                if not state:
-                    gone += [key] if key in self._standing else []
-                elif key not in self._standing or self._standing[key].state != state:
-                    seen = self.judge(key, state)
-                    if seen is not None:
-                        self._standing[key] = seen
-                        new.append(seen)
+                state, known = self._state(key), self._standing.get(key)
+                if known is not None and known.state == state:
+                    continue
+                try:
+                    seen = self._judge(key, state) if state else None
+                except OSError:  # the next look tries again
+                    continue
+                if isinstance(seen, Standing):
+                    self._standing[key] = seen
+                    new.append(seen)
+                elif seen is None and known is not None:
+                    gone.append(key)
             for key in gone:
-                self._standing.pop(key, None)
+                del self._standing[key]
             if new or gone:
                 self._count()
         return new, gone
@@ -164,14 +176,14 @@ class Outcomes:
         """Return why OUTCOME files do not count, by id."""
         return {each.key: each.why for each in self._standing.values() if each.why}
 
-    def judge(self, key: str, state: str = "") -> Standing | None:
-        """Read an OUTCOME file and the RESULT that it is about; None while there is nothing to read."""
+    def _judge(self, key: str, state: str = "") -> Standing | Held | None:
+        """Read an OUTCOME file and the RESULT that it is about; None when it says nothing, or is not there."""
         try:
             outcome = load(self._folder, key)
         except RequestError as error:
             return Standing(key, state, why=str(error))
         if not isinstance(outcome, Outcome):
-            return None
+            return outcome
         result = self._about(key)
         if result is None:
             return Standing(key, state, why="there is no RESULT to be read that it could be about")
@@ -189,10 +201,10 @@ class Outcomes:
     def put_away(self, key: str, write: Callable[[str, bytes], None]) -> int | None:
         """Keep in the history, by `write(name, bytes)`, how the former RESULT turned out; return its revision.
 
-        None when the OUTCOME file does not count. The caller moves it away then. Blocking; raises what `write` raises.
+        None when the OUTCOME file does not count. The caller moves it away then. Blocking; raises `OSError`.
         """
-        seen = self.judge(key)
-        if seen is None or seen.judged is None:
+        seen = self._judge(key)
+        if not isinstance(seen, Standing) or seen.judged is None:
             return None
         one = seen.judged
         value = {"outcome": one.word, "level": one.level, "score": one.score, "model": one.model}
@@ -221,7 +233,7 @@ class Outcomes:
         if result is not None or self._folder.dir.exists(names.result_name(key, "json")):
             return result
         at = f"{_JOURNAL}/history/{key}"
-        numbers = [int(name[:-5]) for name in self._folder.dir.names(at) if _numbered(name, ".json")]
+        numbers = [int(name[:-5]) for name in _listed(self._folder, at) if _numbered(name, ".json")]
         return self._folder.read_json(f"{at}/{max(numbers)}.json", _RESULT_LIMIT) if numbers else None
 
 
@@ -234,16 +246,19 @@ def _numbered(name: str, suffix: str) -> bool:
 def _former(folder: Folder) -> Iterator[tuple[tuple[str, int], Judged]]:
     """Yield how former RESULTs turned out, by id and revision."""
     at = f"{_JOURNAL}/history"
-    for key in folder.dir.names(at):
-        try:
-            kept = [name for name in folder.dir.names(f"{at}/{key}") if _numbered(name, names.FORMER)]
-        except OSError:  # no directory
-            continue
-        for name in kept:
+    for key in _listed(folder, at):
+        for name in (name for name in _listed(folder, f"{at}/{key}") if _numbered(name, names.FORMER)):
             value = folder.read_json(f"{at}/{key}/{name}", LIMIT) or {}
             judged = _judged(value.get("outcome"), value, value.get("model"))
             if judged is not None:
                 yield (key, int(name.removesuffix(names.FORMER))), judged
+
+
+def _listed(folder: Folder, path: str) -> list[str]:
+    try:
+        return folder.dir.names(path)
+    except OSError:  # no directory, or none that can be read
+        return []
 
 
 def _judged(word: object, confidence: object, model: object) -> Judged | None:

@@ -91,7 +91,8 @@ def _one(place: Place, key: str, as_json: bool) -> int:
     left = places.not_run(place, (key,)).get(key, "") if state == "waiting" else ""
     held = places.held(place) if state == "waiting" and served is not None and not left else ""
     names = [*places.request_names(place, key)]
-    names += [name for name in (drop.result_name(key, "md"), drop.result_name(key, "json")) if _exists(place, name)]
+    others = (drop.result_name(key, "md"), drop.result_name(key, "json"), drop.outcome_name(key))
+    names += [name for name in others if _exists(place, name)]
     told: dict[str, Any] = {
         "id": key,
         "state": state,
