@@ -255,8 +255,8 @@ class Store:
             for place in ("history", f"history/{key}"):
                 self.dir.mkdir(place)
             self._put(self.dir, f"history/{key}/{name}", data, durable=True)
-            self.dir.sync(f"history/{key}")
-            self.dir.sync("history")
+            for place in (f"history/{key}", "history"):
+                self.dir.sync(place)
 
     def root(self, place: str) -> None:
         """Make a request's directory durable up to the journal's own: what stands in it must survive with it.
