@@ -53,6 +53,8 @@ def test_each_file_of_the_table_is_one_to_the_program() -> None:
         ("PING", "x"),
         ("RUN", "x"),
     }
+    assert folder.outcome_name("x") in rows
+    assert folder.concerns_us(folder.outcome_name("x")) == folder.outcome_name("x")
     done = f"{PREFIX}REQUEST_x.md.done"
     assert done in rows
     assert folder.concerns_us(done) == f"{PREFIX}REQUEST_x.md"

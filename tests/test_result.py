@@ -32,6 +32,7 @@ from delegated.analysis import (
     Verdict,
     read,
 )
+from delegated.calibration import Calibration
 from delegated.comparison import Opinion, compare
 from delegated.context import Context, Omitted
 from delegated.errors import KINDS
@@ -250,6 +251,36 @@ def test_the_schema_names_every_key_that_is_written(name: str) -> None:
     """No key is undocumented, none is promised and missing."""
     for where, promised, written in walk(SCHEMA, json.loads(to_json(goldens()[name]))):
         assert promised == written, where
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (Calibration("high", 14, 17, "high was right 14 of 17 times here"), "High was right 14 of 17 times here."),
+        (
+            Calibration("high", 2, 3, "not enough data (n = 3)"),
+            "How often high is right here: not enough data (n = 3).",
+        ),
+    ],
+)
+def test_it_says_how_often_such_a_confidence_was_right(known: Calibration, said: str) -> None:
+    """Beside the confidence, and how to say what came of this one; a RESULT of before says nothing of it."""
+    made = answered(calibration=known)
+    value = json.loads(to_json(made))
+    RULES.validate(value)
+    assert from_json(to_json(made)) == made
+    for where, promised, written in walk(SCHEMA, value):
+        assert promised == written, where
+    (beside,) = (line for line in to_markdown(made).splitlines() if line.startswith("**Confidence: "))
+    assert said in beside
+    assert f"`delegate outcome {ID} fixed`" in to_markdown(made)
+    del value["calibration"]
+    assert from_json(json.dumps(value)) == answered()
+    assert "right here" not in to_markdown(answered())
+    hostile = answered(calibration=Calibration("<b>\x1b[31m", 9, 9, "![x](http://e.com) <img src=x>\n# no"))
+    tokens = MarkdownIt("commonmark").enable("table").parse(to_markdown(hostile))
+    assert inline_kinds(tokens) <= ALLOWED_INLINE
+    assert "\x1b" not in to_markdown(hostile)
 
 
 def test_readers_of_the_original_format_go_on_working() -> None:

@@ -27,6 +27,7 @@ except ImportError:  # Windows
 _RESULT_LIMIT: Final = 64 << 20
 DEFAULT: Final = ".autonomous_runs/openai_delegations"
 PREFIX: Final = "OPENAI_DELEGATION_"
+FORMER: Final = ".outcome.json"  # in the history, behind a revision's number: how that one turned out
 SUFFIXES: Final = (".md", ".yaml", ".yml", ".json")
 ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _REQUEST: Final = re.compile(
@@ -39,6 +40,7 @@ _MEANT: Final = re.compile(
     PREFIX + r"(?:REQUEST|FOLLOWUP)_.*\.(?:md|markdown|txt|ya?ml|json)", re.DOTALL | re.IGNORECASE
 )
 _ORDER: Final = re.compile(PREFIX + r"(CANCEL|RETRY|RUN|PING)_([A-Za-z0-9][A-Za-z0-9._-]{0,99})")
+_OUTCOME: Final = re.compile(PREFIX + r"OUTCOME_([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.yaml")
 _CONFLICT: Final = re.compile(r"(.+?)(?:\.sync-conflict-[0-9A-Za-z-]+|[._-]?[Cc]onflict(?:ed)?[0-9A-Za-z._-]*)")
 _END: Final = re.compile(rb"(?:^|\n)[ \t]*<!--[ \t]*END[ \t]*-->[ \t]*(?:\r?\n)*\Z|(?:^|\n)\.\.\.[ \t]*(?:\r?\n)*\Z")
 _PRIORITY: Final = re.compile(rb"(?m)^[ \t\"]*priority[\"]?[ \t]*:[ \t]*(-?[0-9]{1,6})\b")
@@ -71,13 +73,20 @@ def order(name: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
+def outcome(name: str) -> str | None:
+    """Return the id whose RESULT an OUTCOME file judges; None for any other name."""
+    found = _OUTCOME.fullmatch(name)
+    return found[1] if found else None
+
+
 def concerns_us(name: str) -> str | None:
-    """Return the request or order that a changed file is about (a `.done` mark: its request), or None.
+    """Return the request, order or OUTCOME that a changed file is about (a `.done` mark: its request), or None.
 
     A misnamed request concerns us too: somebody waits for it in vain and is to be told.
     """
     name = name.removesuffix(".done")
-    return name if _REQUEST.fullmatch(name) or _ORDER.fullmatch(name) or misnamed(name) else None
+    known = _REQUEST.fullmatch(name) or _ORDER.fullmatch(name) or _OUTCOME.fullmatch(name) or misnamed(name)
+    return name if known else None
 
 
 def misnamed(name: str) -> bool:
@@ -102,6 +111,11 @@ def result_name(key: str, suffix: str) -> str:
     return f"{PREFIX}RESULT_{key}.{suffix}"
 
 
+def outcome_name(key: str) -> str:
+    """Name the file that says how a RESULT turned out."""
+    return f"{PREFIX}OUTCOME_{key}.yaml"
+
+
 def status_name(key: str) -> str:
     """Name the STATUS file of a running job."""
     return f"{PREFIX}STATUS_{key}.json"
@@ -110,7 +124,8 @@ def status_name(key: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Look:
     """What one scan saw: requests, orders (`kind, id`), ids with a RESULT.json, ids with a STATUS. `full` when the
-    whole folder was read, so that what is missing is gone. `misnamed` were meant as requests and can be none.
+    whole folder was read, so that what is missing is gone. `misnamed` were meant as requests and can be none;
+    `outcomes` are the ids whose OUTCOME file is there, or rang.
     """
 
     entries: tuple[Entry, ...]
@@ -119,6 +134,7 @@ class Look:
     statuses: frozenset[str]
     full: bool
     misnamed: frozenset[str] = frozenset()
+    outcomes: frozenset[str] = frozenset()
 
 
 class Held(Enum):
@@ -176,6 +192,7 @@ class Folder:
         results: set[str] = set()
         statuses: set[str] = set()
         wrong: set[str] = set()
+        outcomes: set[str] = set()
         full = names is None
         found: list[str] = []
         marks: set[str] = set()
@@ -189,6 +206,10 @@ class Folder:
                         results.add(rest[7:-5])
                 elif rest.startswith("STATUS_"):
                     statuses.add(rest[7:-5])
+                elif rest.startswith("OUTCOME_"):
+                    judged = outcome(name)
+                    if judged is not None:
+                        outcomes.add(judged)
                 elif rest.endswith(".done"):
                     marks.add(name)
                 else:
@@ -206,7 +227,13 @@ class Folder:
             elif misnamed(name):
                 wrong.add(name)
         return Look(
-            tuple(entries), tuple(orders), frozenset(results), frozenset(statuses), full, misnamed=frozenset(wrong)
+            tuple(entries),
+            tuple(orders),
+            frozenset(results),
+            frozenset(statuses),
+            full,
+            misnamed=frozenset(wrong),
+            outcomes=frozenset(outcomes),
         )
 
     @contextmanager

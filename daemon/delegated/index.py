@@ -11,14 +11,21 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from urllib.parse import quote
 
+from delegated.calibration import WORDS, Judged
 from delegated.flood import Asked
+from delegated.outcomes import Standing
 from delegated.plan import Sig
 
 _VERSION = 1
 _DAY_S = 86_400.0
 _BUSY_S = 10.0
+_JUDGED = (  # made when somebody first says how a RESULT turned out
+    "create table if not exists judged (key text primary key, state text not null, revision integer not null,"
+    " word text not null, level text not null, score real not null, model text not null) without rowid"
+)
 
 
 class Index:
@@ -133,6 +140,28 @@ class Index:
             return [row[0] for row in self._db.execute("select at from asked where at > ? order by at", (since,))]
         return []
 
+    def judged(self) -> list[Standing]:
+        """List the OUTCOME files that counted, in the state in which they did."""
+        with self._lock, contextlib.suppress(sqlite3.DatabaseError):
+            return _judged(self._db)
+        return []
+
+    def judge(self, seen: Iterable[Standing], gone: Iterable[str]) -> None:
+        """Note what OUTCOME files say now; those that do not count are read again each time."""
+        rows = [(each.key, each.state, each.revision, each.judged) for each in seen]
+        with self._lock, contextlib.suppress(sqlite3.DatabaseError):  # a row that is missing costs a read
+            self._db.execute("begin")
+            try:
+                self._db.execute(_JUDGED)
+                forget = [(key,) for key in (*gone, *(key for key, *_, judged in rows if judged is None))]
+                self._db.executemany("delete from judged where key = ?", forget)
+                self._db.executemany(
+                    "insert or replace into judged values (?, ?, ?, ?, ?, ?, ?)",
+                    [(*row, one.word, one.level, one.score, one.model) for *row, one in rows if one is not None],
+                )
+            finally:
+                self._db.execute("commit")
+
     def reopen(self, key: str) -> None:
         """Forget a request durably, before it gets a new revision: a stale row would hide the unfinished one."""
         self._write("delete from settled where key = ?", (key,), durable=True)
@@ -164,10 +193,27 @@ def purge(path: str, keys: Collection[str]) -> None:
             rows = [(key,) for key in keys]
             db.executemany("delete from settled where key = ?", rows)
             db.executemany("delete from asked where key = ?", rows)
+            db.execute(_JUDGED)
+            db.executemany("delete from judged where key = ?", rows)
             db.execute("vacuum")
             db.execute("pragma wal_checkpoint(truncate)")
     except sqlite3.Error as error:
         raise OSError(errno.EIO, f"the index cannot be used ({error})", path) from error
+
+
+def judged(path: str) -> list[Standing]:
+    """List what an index remembers of OUTCOME files, also while a daemon has it open; nothing when it cannot say."""
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True)) as db,
+    ):
+        return _judged(db)
+    return []
+
+
+def _judged(db: sqlite3.Connection) -> list[Standing]:
+    rows = db.execute("select key, state, revision, word, level, score, model from judged").fetchall()
+    return [Standing(key, state, Judged(*rest), revision) for key, state, revision, *rest in rows if rest[0] in WORDS]
 
 
 def _signed(value: int) -> int:

@@ -7,6 +7,7 @@
       jobs/<xx>/<key>/r<n>/calls/<nn>-<name>/{prompt,sent.k,unsent.k,accepted.k,reply}
       jobs/<xx>/<key>/r<n>/done         the published RESULT
       history/<key>/<n>.{md,json}       former RESULTs
+      history/<key>/<n>.outcome.{yaml,json}  how they turned out
       retention                         how far what is no longer kept was dropped
 
 A record is one line of JSON, a body of any bytes, and the end mark `END <sha256>`. Without a right end mark it is torn

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from delegated import plain, receipt
 from delegated.analysis import Analysis, Edit, Evidence, Fix, Hypothesis, Verdict
+from delegated.calibration import ENOUGH, Calibration
 from delegated.comparison import Cause, Comparison, Opinion
 from delegated.errors import KINDS
 from delegated.markdown import after, cell, clean, fence, indent, inline, line, prose, span
@@ -94,6 +95,7 @@ class Result:
     comparison: Comparison | None = None
     patch: Patch | None = None
     patch_notes: tuple[str, ...] = ()
+    calibration: Calibration | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -120,6 +122,7 @@ def to_json(result: Result) -> str:
         "verdict": said.get("verdict"),
         "confidence": said.get("confidence"),
         "confidence_level": found.confidence.level if found is not None else "",
+        "calibration": plain.dump(result.calibration),
         "simulated": result.simulated,
         "root_cause": said.get("root_cause", ""),
         "technical_explanation": said.get("technical_explanation", ""),
@@ -249,7 +252,7 @@ def _bullets(texts: tuple[str, ...]) -> str:
 def _answered(result: Result, found: Analysis) -> list[str]:
     sure = found.confidence
     asked = "" if result.simulated else f" Model: {span(result.model)}." if result.model else ""
-    blocks = [f"**Confidence: {sure.level}** ({sure.score:.2f} of 1), {_in_short(found)}.{asked}"]
+    blocks = [f"**Confidence: {sure.level}** ({sure.score:.2f} of 1), {_in_short(found)}.{_so_far(result)}{asked}"]
     if found.warnings:
         blocks.append("\n".join(["**What the check of the answer says:**", "", _bullets(found.warnings)]))
     if found.verdict == "need_more_files":
@@ -272,7 +275,7 @@ def _answered(result: Result, found: Analysis) -> list[str]:
     )
     blocks += _section("Answers to the Questions", "\n".join(answers))
     blocks += _section("Additional Investigation", _bullets(found.additional_investigation))
-    return blocks + _section("Confidence Level", *_confidence_table(found))
+    return blocks + _section("Confidence Level", *_confidence_table(found), _say_how(result))
 
 
 def _comparison(found: Comparison) -> Iterator[str]:
@@ -425,6 +428,21 @@ def _confidence_table(found: Analysis) -> Iterator[str]:
         weight = f"{part.weight:.0%}" if part.weight else ""
         rows.append(f"| {cell(name)} | {part.score:.2f} | {weight} | {cell(inline(part.why))} |")
     yield "\n".join(rows)
+
+
+def _so_far(result: Result) -> str:
+    known = result.calibration
+    if known is None:
+        return ""
+    level, text = inline(known.level), inline(known.text)
+    return f" {text[:1].upper()}{text[1:]}." if known.of >= ENOUGH else f" How often {level} is right here: {text}."
+
+
+def _say_how(result: Result) -> str:
+    if result.calibration is None:
+        return ""
+    command = span(f"delegate outcome {result.request.id} fixed")
+    return f"Once it was tried, {command} (or {span('partly')}, {span('wrong')}) tells later RESULTs how good this was."
 
 
 def _unanswered(result: Result) -> list[str]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from delegated.disk import Directory
+from delegated.folder import FORMER
 from delegated.journal import Journal
 from delegated.prompt import sendable
 from delegated.record import pack, place_of, unpack
@@ -29,7 +30,7 @@ STAMP: Final = "retention"
 DAY_S: Final = 86_400.0
 _LIMIT: Final = 256 << 20
 _REVISION: Final = re.compile(r"r([1-9][0-9]{0,5})")
-_FORMER: Final = re.compile(r"([0-9]{1,6})\.(?:json|md|patch)(?:\.edited-[0-9]+)?")
+_FORMER: Final = re.compile(r"([0-9]{1,6})\.(?:json|md|patch|outcome\.yaml)(?:\.edited-[0-9]+)?")
 _STEP_S: Final = 0.02  # of work, between pauses ten times as long: whoever waits for an answer does not notice
 _PAUSE_S: Final = 0.2
 _LOOK_S: Final = 600.0
@@ -144,6 +145,8 @@ def trim(directory: Directory, place: str, before: float) -> int:
 def _trim_history(directory: Directory, key: str, found: dict[int, Settled | None], before: float) -> int:
     at, count = f"history/{key}", 0
     for name in directory.names(at):
+        if name.endswith(FORMER):  # a word and a few numbers, which the count of what was right needs for good
+            continue
         number = _FORMER.fullmatch(name)
         end = found.get(int(number[1])) if number else None
         with suppress(FileNotFoundError):

@@ -10,17 +10,20 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
 
 from delegated import folder as names
+from delegated.calibration import calibrate
 from delegated.calls import JobRecord
 from delegated.errors import OperatorError
 from delegated.flood import HOUR_S, MINUTE_S, Asked, Prints
 from delegated.folder import Folder, Look
 from delegated.index import Index
 from delegated.journal import Journal
+from delegated.outcomes import Outcomes
 from delegated.plan import Entry, Sig, Waiting
 from delegated.record import Refusal
 from delegated.registry import OLDER, Consent, Registration
@@ -75,6 +78,7 @@ class Session:
             try:
                 self.index = Index(os.path.join(self.journal.dir.path, "index.sqlite"))
                 try:
+                    self.outcomes = Outcomes(self.folder, self.index.judged())
                     self.watch: Watch = open_watch(path, bell, mode=watch)
                 except BaseException:
                     self.index.close()
@@ -188,6 +192,7 @@ class Session:
             for name in [name for name in self.known if name not in there]:
                 self.known.pop(name, None)
             self._look_at_not_run(there)
+        self._look_at_outcomes(look)
         entries = []
         for entry in look.entries:
             wait = waiting.get(entry.name)
@@ -214,6 +219,46 @@ class Session:
             return False  # a link that somebody planted is no answer
         self.known[entry.name] = entry.sig.mark
         return True
+
+    # How RESULTs turned out
+
+    def _look_at_outcomes(self, look: Look) -> None:
+        """Read the OUTCOME files that are new or changed; the log says what each of them comes to."""
+        new, gone = self.outcomes.see(look.outcomes, full=look.full)
+        if new or gone:
+            with suppress(OSError):
+                self.index.judge(new, gone)
+        log = structlog.get_logger("delegated.session")
+        for each in new[:_TOLD]:
+            if each.judged is not None:
+                log.info("outcome.noted", request=each.key, outcome=each.judged.word, revision=each.revision)
+            else:
+                log.warning("outcome.not_counted", request=each.key, why=each.why)
+        if len(new) > _TOLD:
+            log.info("outcome.noted", further=len(new) - _TOLD, hint="delegate stats shows them")
+
+    def calibrated(self, result: Result) -> Result:
+        """Say in a RESULT how often its confidence was right here, as far as is known now: it is not said again."""
+        if result.analysis is None:
+            return result
+        return replace(result, calibration=calibrate(result.analysis.confidence.level, self.outcomes.judged))
+
+    def _put_outcome_away(self, key: str) -> None:
+        """Move what was said of the former RESULT to the history: of the one that is about to come nothing is known.
+
+        Where a RESULT stands it came already, and the OUTCOME beside it is about that one. Raises `OSError`.
+        """
+        name = names.outcome_name(key)
+        if not self.there(name) or self.there(names.result_name(key, "json")):
+            return
+        former = self.outcomes.put_away(key, partial(self.journal.note_former, key))
+        if former is not None:
+            self.journal.archive(self.folder.dir, key, former, {"outcome.yaml": name})
+        elif stat.S_ISREG(self.folder.dir.stat(name).st_mode):  # else it is never read
+            kept = self.folder.dir.keep(name)
+            self.folder.dir.remove(name)
+            self.folder.dir.sync()
+            structlog.get_logger("delegated.session").warning("outcome.set_aside", name=name, kept=kept)
 
     # What was asked before
 
@@ -350,6 +395,7 @@ class Session:
     def publish(self, record: JobRecord, result: Result) -> None:
         """Put the RESULT there, then record the end. Blocking; raises `OSError` when the disk does not take it."""
         text = to_json(result)
+        self._put_outcome_away(record.claim.id)
         self.put(record.claim.id, result, text)
         record.finish(result.status, text)
 

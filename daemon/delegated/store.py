@@ -249,6 +249,15 @@ class Store:
             folder.remove(name)
             folder.sync()
 
+    def note_former(self, key: str, name: str, data: bytes) -> None:
+        """Put a file beside the former RESULTs of a request, whole and durable."""
+        with self.writing(len(data)):
+            for place in ("history", f"history/{key}"):
+                self.dir.mkdir(place)
+            self._put(self.dir, f"history/{key}/{name}", data, durable=True)
+            for place in (f"history/{key}", "history"):
+                self.dir.sync(place)
+
     def root(self, place: str) -> None:
         """Make a request's directory durable up to the journal's own: what stands in it must survive with it.
 

@@ -891,6 +891,7 @@ class Worker:
     ) -> None:
         claim = record.claim
         pause, told = _ERROR_PAUSE_S, ""
+        result = session.calibrated(result)  # once: what is known meanwhile is no reason for other bytes
         while True:
             if not session.folder.still_there():  # nothing is put into a folder that is not ours any more
                 raise OSError(errno.ENOENT, "the folder went away; the answer is in the journal that went with it")

@@ -35,6 +35,8 @@ COMMANDS: Final = (
     Command("run", "run", "run a request that is not run by itself"),
     Command("republish", "republish", "bring a deleted RESULT back from the journal"),
     Command("receipt", "receipt", "show what left the machine, check it against the records"),
+    Command("outcome", "outcome", "say how a RESULT turned out"),
+    Command("stats", "stats", "show how often each confidence was right here"),
     Command("purge", "purge", "remove what is kept of settled requests"),
     Command("costs", "costs", "show what was spent, and what the budgets leave"),
     Command("secrets", "secrets", "show what would be hidden in files, explain the rules"),

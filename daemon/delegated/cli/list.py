@@ -11,6 +11,7 @@ from typing import Any
 from . import exits, terminal
 from . import place as places
 from .arguments import count, place_flags, place_of
+from .outcome import said
 from .place import Place, Row
 
 
@@ -37,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
         terminal.next_step('delegate ask --issue "what is wrong" --files src/main.py')
         return exits.OK
     now = time.time()
-    table = [("ID", "STATE", "VERDICT", "CONFIDENCE", "AGE", "COST", "ISSUE")]
+    told = any(item["outcome"] for item in items)  # without any, the column would only take room
+    table = [("ID", "STATE", "VERDICT", "CONFIDENCE", *(("OUTCOME",) if told else ()), "AGE", "COST", "ISSUE")]
     for item in items:
         cost = item["cost_usd"]
         table.append(
@@ -46,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
                 item["status"],
                 item["verdict"],
                 item["confidence"],
+                *((item["outcome"],) if told else ()),
                 age(now - item["at"]),
                 f"${cost:.4f}" if isinstance(cost, int | float) else "",
                 item["title"][:60],
@@ -93,6 +96,7 @@ def summary(place: Place, row: Row, not_run: str) -> dict[str, Any]:
         "status": _word(result.get("status")) or (f"not run: {not_run}" if not_run else row.state),
         "verdict": _word(result.get("verdict")),
         "confidence": _word(confidence),
+        "outcome": said(place, row.id, result)[0] if result else "",
         "at": row.at,
         "cost_usd": result.get("cost_usd"),
         "model": _word(result.get("model")),

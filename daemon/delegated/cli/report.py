@@ -14,6 +14,7 @@ from delegated.errors import OperatorError
 from . import exits, ringing, terminal
 from . import place as places
 from .asking import settle
+from .outcome import said
 from .place import Absent, Place
 from .terminal import Progress
 from .waiting import Signature
@@ -74,11 +75,26 @@ def show(place: Place, key: str, *, as_json: bool = False, quiet: bool = False) 
         at = "" if os.getcwd() == place.workspace else f" -C {shlex.quote(place.workspace)}"
         terminal.next_step(f"git{at} apply {shlex.quote(patch)}")
     after = next_command(result, key)
-    if after:
+    if status == "answered":
+        _judge(place, key, result)
+    elif after:
         terminal.next_step(f"{after}{place.flags()}")
     elif status == "rejected" and (names := places.request_names(place, key)):
         terminal.next_step(f"correct {place.path(names[0])}, then: delegate wait {key}{place.flags()}")
     return exits.for_status(status)
+
+
+def _judge(place: Place, key: str, result: dict[str, Any]) -> None:
+    """Say how an answer turned out, or how to say so."""
+    word, more = said(place, key, result)
+    if word:
+        note = " ".join(terminal.clean(more).split())
+        terminal.say(f"outcome: {word}" + (f" ({note[:200]})" if note else ""))
+        return
+    if more:
+        terminal.say(f"outcome: {drop.outcome_name(key)} is not counted: {more}")
+    # Not as the next step: who runs that unseen would say that it was fixed.
+    terminal.say(f"once it was tried: delegate outcome {key} fixed{place.flags()} (or: partly, wrong)")
 
 
 def next_command(result: dict[str, Any], key: str) -> str:

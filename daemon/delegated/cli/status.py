@@ -92,6 +92,7 @@ def _one(place: Place, key: str, as_json: bool) -> int:
     held = places.held(place) if state == "waiting" and served is not None and not left else ""
     names = [*places.request_names(place, key)]
     names += [name for each in ("md", "json", "patch") if _exists(place, name := drop.result_name(key, each))]
+    names += [name] if _exists(place, name := drop.outcome_name(key)) else []
     told: dict[str, Any] = {
         "id": key,
         "state": state,

@@ -66,7 +66,7 @@ def parse(data: bytes, suffix: str) -> Request:
     from delegated.request.tree import read_json, read_yaml
 
     suffix = suffix.lower()
-    text = _decode(data)
+    text = decode(data)
     if suffix == ".md":
         from delegated.request.markdown import read
 
@@ -89,7 +89,7 @@ def render(request: Request, *, end_mark: bool = False) -> str:
     return write(request, end_mark=end_mark)
 
 
-def _decode(data: bytes) -> str:
+def decode(data: bytes) -> str:
     """Decode UTF-8, or UTF-16 with its mark, to text whose lines end in a line feed alone."""
     encoding, skipped = "utf-8", 0
     if data.startswith(codecs.BOM_UTF8):

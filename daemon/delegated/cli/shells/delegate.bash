@@ -5,7 +5,7 @@
 #    source ~/.local/share/bash_completion/delegate
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_delegate_subparsers=(ask preview ci wait watch show list status cancel retry run republish receipt purge costs secrets doctor init hook demo check service mcp completions)
+_shtab_delegate_subparsers=(ask preview ci wait watch show list status cancel retry run republish receipt outcome stats purge costs secrets doctor init hook demo check service mcp completions)
 
 _shtab_delegate_ask_option_strings=(-h --help --issue --files --context --logs --attempted-fixes --question --model --id --follow-up --api-key --force --no-wait --wait --timeout --json -q --quiet --workspace --folder)
 _shtab_delegate_preview_option_strings=(-h --help --issue --files --context --logs --attempted-fixes --question --model --id --full --json --workspace --folder)
@@ -20,6 +20,8 @@ _shtab_delegate_retry_option_strings=(-h --help --yes --no-wait --timeout --json
 _shtab_delegate_run_option_strings=(-h --help --no-wait --timeout --json -q --quiet --workspace --folder)
 _shtab_delegate_republish_option_strings=(-h --help --workspace --folder)
 _shtab_delegate_receipt_option_strings=(-h --help --verify --prompt --json --workspace --folder)
+_shtab_delegate_outcome_option_strings=(-h --help --note --json --workspace --folder)
+_shtab_delegate_stats_option_strings=(-h --help --json --workspace --folder)
 _shtab_delegate_purge_option_strings=(-h --help --older-than --results --dry-run --yes --json --workspace --folder)
 _shtab_delegate_costs_option_strings=(-h --help --by --days --json --workspace --folder)
 _shtab_delegate_secrets_option_strings=(-h --help --json --workspace --folder)
@@ -38,13 +40,14 @@ _shtab_delegate_option_strings=(-h --help --version)
 _shtab_delegate_ci___fail_on_choices=(never unanswered unsure)
 _shtab_delegate_ci___even_bots_choices=(true false '')
 _shtab_delegate_watch___format_choices=(pretty gcc json)
+_shtab_delegate_outcome_pos_1_choices=(fixed partly wrong)
 _shtab_delegate_costs___by_choices=(day month model workspace endpoint)
 _shtab_delegate_secrets_pos_0_choices=(scan explain)
 _shtab_delegate_init___agent_choices=(claude cursor codex vscode all)
 _shtab_delegate_hook_pos_0_choices=(claude cursor codex vscode)
 _shtab_delegate_service_pos_0_choices=(install status logs uninstall)
 _shtab_delegate_completions_pos_0_choices=(bash zsh fish)
-_shtab_delegate_pos_0_choices=(ask preview ci wait watch show list status cancel retry run republish receipt purge costs secrets doctor init hook demo check service mcp completions)
+_shtab_delegate_pos_0_choices=(ask preview ci wait watch show list status cancel retry run republish receipt outcome stats purge costs secrets doctor init hook demo check service mcp completions)
 
 _shtab_delegate_ask__h_nargs=0
 _shtab_delegate_ask___help_nargs=0
@@ -108,6 +111,12 @@ _shtab_delegate_receipt___help_nargs=0
 _shtab_delegate_receipt___verify_nargs=0
 _shtab_delegate_receipt___prompt_nargs=0
 _shtab_delegate_receipt___json_nargs=0
+_shtab_delegate_outcome__h_nargs=0
+_shtab_delegate_outcome___help_nargs=0
+_shtab_delegate_outcome___json_nargs=0
+_shtab_delegate_stats__h_nargs=0
+_shtab_delegate_stats___help_nargs=0
+_shtab_delegate_stats___json_nargs=0
 _shtab_delegate_purge_pos_0_nargs='*'
 _shtab_delegate_purge__h_nargs=0
 _shtab_delegate_purge___help_nargs=0

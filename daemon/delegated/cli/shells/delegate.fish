@@ -50,8 +50,8 @@ function _shtab_delegate_using
   test "$_shtab_delegate_cmdpath" = "$argv"
 end
 
-set -g _shtab_delegate_commands ask preview ci wait watch show list status cancel retry run republish receipt purge costs secrets doctor init hook demo check service mcp completions
-set -g _shtab_delegate_opts_with_value --agent --api-key --attempted-fixes --base --by --codequality --command --config --context --days --diff --even-bots --fail-on --files --folder --follow-up --format --id --issue --last --log --logs --max-cost-usd --model --number --older-than --question --sarif --timeout --wait --workspace -n
+set -g _shtab_delegate_commands ask preview ci wait watch show list status cancel retry run republish receipt outcome stats purge costs secrets doctor init hook demo check service mcp completions
+set -g _shtab_delegate_opts_with_value --agent --api-key --attempted-fixes --base --by --codequality --command --config --context --days --diff --even-bots --fail-on --files --folder --follow-up --format --id --issue --last --log --logs --max-cost-usd --model --note --number --older-than --question --sarif --timeout --wait --workspace -n
 
 complete -c delegate -e
 complete -c delegate -f
@@ -175,6 +175,18 @@ complete -c delegate -n '_shtab_delegate_using receipt' -l prompt -d 'print the 
 complete -c delegate -n '_shtab_delegate_using receipt' -l json -d 'print JSON'
 complete -c delegate -n '_shtab_delegate_using receipt' -l workspace -x -d 'root of the code; default: the nearest parent that holds .autonomous_runs, else the current directory'
 complete -c delegate -n '_shtab_delegate_using receipt' -l folder -x -d 'the drop folder, where it is not .autonomous_runs/openai_delegations'
+complete -c delegate -n '_shtab_delegate_using; and test $_shtab_delegate_npos -eq 0' -a outcome -d 'Say how a RESULT turned out: its confidence then means something, here.'
+complete -c delegate -n '_shtab_delegate_using outcome' -s h -l help -d 'show this help message and exit'
+complete -c delegate -n '_shtab_delegate_using outcome' -l note -x -d 'what else to remember of it'
+complete -c delegate -n '_shtab_delegate_using outcome' -l json -d 'print a JSON object'
+complete -c delegate -n '_shtab_delegate_using outcome' -l workspace -x -d 'root of the code; default: the nearest parent that holds .autonomous_runs, else the current directory'
+complete -c delegate -n '_shtab_delegate_using outcome' -l folder -x -d 'the drop folder, where it is not .autonomous_runs/openai_delegations'
+complete -c delegate -n '_shtab_delegate_using outcome; and test $_shtab_delegate_npos -eq 1' -ka "fixed partly wrong" -d 'whether the answer led to a fix'
+complete -c delegate -n '_shtab_delegate_using; and test $_shtab_delegate_npos -eq 0' -a stats -d 'Show how often each confidence was right here, by what was said of RESULTs (`delegate outcome`).'
+complete -c delegate -n '_shtab_delegate_using stats' -s h -l help -d 'show this help message and exit'
+complete -c delegate -n '_shtab_delegate_using stats' -l json -d 'print a JSON object'
+complete -c delegate -n '_shtab_delegate_using stats' -l workspace -x -d 'root of the code; default: the nearest parent that holds .autonomous_runs, else the current directory'
+complete -c delegate -n '_shtab_delegate_using stats' -l folder -x -d 'the drop folder, where it is not .autonomous_runs/openai_delegations'
 complete -c delegate -n '_shtab_delegate_using; and test $_shtab_delegate_npos -eq 0' -a purge -d 'Remove what the journal holds of settled requests. A request whose file still stands is not asked again for that.'
 complete -c delegate -n '_shtab_delegate_using purge' -s h -l help -d 'show this help message and exit'
 complete -c delegate -n '_shtab_delegate_using purge' -l older-than -x -d 'settled longer ago than this: 30d, 12h, 2w'

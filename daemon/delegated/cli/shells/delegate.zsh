@@ -22,6 +22,7 @@ _shtab_delegate_commands() {
     init:'Register and set up a workspace: the drop folder, a commented configuration, a line in .gitignore, the old script. What is there already is kept; running it again changes nothing. With --agent also the files of coding agents: their hooks, rules and skills.'
     list:'List the requests, the newest first, and how they ended.'
     mcp:'Serve the Model Context Protocol on stdin and stdout, so that an agent can ask; it ends when stdin does.'
+    outcome:'Say how a RESULT turned out: its confidence then means something, here.'
     preview:'Show what would be sent for a request, and what it could cost; nothing is sent, and no key is needed. It is made by the code that makes what is sent, so the words are the very words, as long as the files stay as they are.'
     purge:'Remove what the journal holds of settled requests. A request whose file still stands is not asked again for that.'
     receipt:'Show what left the machine for a request, and check it against the bytes in the journal.'
@@ -31,6 +32,7 @@ _shtab_delegate_commands() {
     secrets:'Show what would be hidden before anything is sent, and explain the rules by which it is found.'
     service:'Run `delegated` in the background from login on: install it as a service of yours, look at it, take it away again.'
     show:'Print a RESULT.'
+    stats:'Show how often each confidence was right here, by what was said of RESULTs (`delegate outcome`).'
     status:'Say who serves the folder, what runs and what waits; with an id, where that request stands.'
     wait:'Wait for the RESULT of a request, and print it. A request that was edited after its RESULT gets another one.'
     watch:'Follow the RESULTs of a workspace as they come, for a person or for an editor'"'"'s list of problems.'
@@ -199,6 +201,19 @@ _shtab_delegate_mcp_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_delegate_mcp_defaults_added=0
 
+_shtab_delegate_outcome_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--note[what else to remember of it]:TEXT:"
+  "--json[print a JSON object]"
+  "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
+  "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
+  ":the request\'s id:"
+  ":whether the answer led to a fix:(fixed partly wrong)"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_outcome_defaults_added=0
+
 _shtab_delegate_preview_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--issue[what is wrong (required)\; as text, \@PATH for a file (\@\@ for a text that begins with \@), - for standard input]:TEXT:"
@@ -323,6 +338,16 @@ _shtab_delegate_show_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_delegate_show_defaults_added=0
 
+_shtab_delegate_stats_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print a JSON object]"
+  "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
+  "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_delegate_stats_defaults_added=0
+
 _shtab_delegate_status_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print JSON]"
@@ -392,6 +417,7 @@ _shtab_delegate() {
         init) _arguments -C -s $_shtab_delegate_init_options ;;
         list) _arguments -C -s $_shtab_delegate_list_options ;;
         mcp) _arguments -C -s $_shtab_delegate_mcp_options ;;
+        outcome) _arguments -C -s $_shtab_delegate_outcome_options ;;
         preview) _arguments -C -s $_shtab_delegate_preview_options ;;
         purge) _arguments -C -s $_shtab_delegate_purge_options ;;
         receipt) _arguments -C -s $_shtab_delegate_receipt_options ;;
@@ -401,6 +427,7 @@ _shtab_delegate() {
         secrets) _arguments -C -s $_shtab_delegate_secrets_options ;;
         service) _arguments -C -s $_shtab_delegate_service_options ;;
         show) _arguments -C -s $_shtab_delegate_show_options ;;
+        stats) _arguments -C -s $_shtab_delegate_stats_options ;;
         status) _arguments -C -s $_shtab_delegate_status_options ;;
         wait) _arguments -C -s $_shtab_delegate_wait_options ;;
         watch) _arguments -C -s $_shtab_delegate_watch_options ;;
