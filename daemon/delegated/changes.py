@@ -13,6 +13,7 @@ CHANGES: Final = "changes"  # the kinds of extras, which are also the tags of th
 COMMITS: Final = "commits"
 UNCOMMITTED: Final = "uncommitted changes"  # how a receipt calls what was left out
 LAST_COMMITS: Final = "last commits"
+PART_OF: Final = {CHANGES: UNCOMMITTED, COMMITS: LAST_COMMITS}
 _AROUND: Final = 12  # rows of a commit's hunk that are shown about a line that failed
 _MOST_NAMED: Final = 5  # files whose changes were left out that are named
 

@@ -145,9 +145,10 @@ def choose(
     `mentions` maps a path to the lines that logs or the request point at, most suspicious first. A file that fits goes
     whole; else excerpts around its mentioned lines; else its beginning; else its name only, in `omitted`. One large
     file never fails the rest: what the mentioned lines of later files need is kept free for them, but nothing is for
-    files that were only `guessed` (paths; they come last). `pinned` are ranges of lines by path that go along whole, the
-    first ones before the others, as far as `pins` tokens reach for one file. A path that is given twice counts once. `Context.tokens` is the sum over the excerpts, each as written by `render_excerpt` with
-    `block_tag` of all the files' texts. Never raises.
+    files that were only `guessed` (paths; they come last). `pinned` are ranges of lines by path that go along whole,
+    the first ones before the others, as far as `pins` tokens reach for one file. A path that is given twice counts
+    once. `Context.tokens` is the sum over the excerpts, each as written by `render_excerpt` with `block_tag` of all the
+    files' texts. Never raises.
     """
     choice = _Choice(files, mentions, budget, count)
     choice.pin(pinned, pins)
@@ -170,7 +171,7 @@ class _Candidate:
         return Excerpt(self.file.path, text, start, end, len(self.lines), self.file.sha256, why)
 
     def windows(self, radius: int, mentions: int) -> tuple[Excerpt, ...]:
-        """Cut out what is pinned and the surroundings of the first so many mentioned lines; what touches becomes one."""
+        """Cut out what is pinned and what is around the first so many mentioned lines; what touches becomes one."""
         spans: list[list[int]] = []
         around = [(max(1, line - radius), min(len(self.lines), line + radius)) for line in self.mentioned[:mentions]]
         for start, end in sorted((*self.pinned, *around)):

@@ -138,9 +138,7 @@ def _share(
         _share(old, new, (a0, a1), (b0, b1), depth - 1, found)
 
 
-def _anchors(
-    old: Sequence[str], new: Sequence[str], a: tuple[int, int], b: tuple[int, int]
-) -> list[tuple[int, int]]:
+def _anchors(old: Sequence[str], new: Sequence[str], a: tuple[int, int], b: tuple[int, int]) -> list[tuple[int, int]]:
     """Pair the lines that stand once on both sides, as many as there can be in the order of both."""
     once = Counter(old[a[0] : a[1]])
     twice = Counter(new[b[0] : b[1]])

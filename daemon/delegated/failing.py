@@ -17,7 +17,8 @@ _MAX_TESTS: Final = 2_000
 _MAX_LINES: Final = 400  # of one test
 
 _PASSED: Final = re.compile(
-    r"\b(?:PASSED|SKIPPED|XFAIL|XPASS)\b|^\s{0,20}(?:[\u2713\u2714\u221a]|ok\b|--- (?:PASS|SKIP))|\.\.\. ?(?:ok|ignored)\s*$"
+    r"\b(?:PASSED|SKIPPED|XFAIL|XPASS)\b|^\s{0,20}(?:[\u2713\u2714\u221a]|ok\b|--- (?:PASS|SKIP))"
+    r"|\.\.\. ?(?:ok|ignored)\s*$"
 )
 _NAMED: Final = {
     "python": r"^[ \t]{0,40}(?:async[ \t]{1,4})?def[ \t]{1,4}(test\w{0,200})",
@@ -25,7 +26,8 @@ _NAMED: Final = {
     "rust": r"^[ \t]{0,40}(?:pub[ \t]{1,4})?(?:async[ \t]{1,4})?fn[ \t]{1,4}(\w{1,200})",
     "java": r"^[ \t]{1,12}(?:(?:public|private|protected|static|final)[ \t]{1,4}){0,3}(?:void|fun)[ \t]{1,4}"
     r"`?([\w $]{1,200}?)`?\(",
-    "other": r"^[ \t]{1,40}(?:\w{1,20}[ \t]{1,4}){0,4}(?:def|fun|void|function|Task)[ \t]{1,4}`?([\w $]{1,200}?)`?[ \t]?\(?",
+    "other": r"^[ \t]{1,40}(?:\w{1,20}[ \t]{1,4}){0,4}(?:def|fun|void|function|Task)[ \t]{1,4}"
+    r"`?(\w[\w $]{0,200}?)`?[ \t]?(?:\(|$)",
 }
 _TITLED: Final = re.compile(
     r"^[ \t]{0,40}(?:it|test|specify)(?:\.\w{1,20}){0,2}(?:\([^)\n]{0,200}\))?\([ \t]{0,4}(['\"`])(.{1,300}?)\1",
@@ -48,7 +50,7 @@ class Test:
 
 
 def failing(path: str, text: str, *, lines: Collection[int], said: str) -> tuple[Test, ...]:
-    """Return the tests of a file that failed, at most `MOST`: those that hold one of `lines`, then those that `said` names.
+    """Return the tests of a file that failed, at most `MOST`: those with one of `lines`, then those that `said` names.
 
     `lines` are what the trace names of this file, most suspicious first; `said` are logs and commands. A name on a line
     that tells of a test that passed does not count. Never raises.
@@ -56,11 +58,7 @@ def failing(path: str, text: str, *, lines: Collection[int], said: str) -> tuple
     found = sorted(_tests(path, text[:_MAX_TEXT]), key=lambda test: test.start)
     held = [test for line in lines for test in found if test.start <= line <= test.end]
     words = "\n".join(line for line in said[-_MAX_SAID:].split("\n") if not _PASSED.search(line))
-    named = [
-        (at, test)
-        for test in found
-        if (at := _place(test.name, words)) >= 0
-    ]
+    named = [(at, test) for test in found if (at := _place(test.name, words)) >= 0]
     named.sort(key=lambda each: (each[0], each[1].start))
     return tuple(dict.fromkeys((*held, *(test for _, test in named))))[:MOST]
 

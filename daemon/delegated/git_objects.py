@@ -1,4 +1,4 @@
-"""Git's objects, from the bytes of its files: no git is run, no link is followed, nothing outside the workspace is read.
+"""Git's objects, from the bytes of its files: no git is run, no link followed, nothing outside the workspace read.
 
 Loose objects and packs of version 2, SHA-1 and SHA-256. Alternates, grafts, replacements and promises of a remote are
 not followed: an object that is not in the repository itself is missing. The bytes are a stranger's, so every size in

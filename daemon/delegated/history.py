@@ -58,7 +58,7 @@ def read(
             return History(omitted=_both(str(error)) if str(error) else ())
         with repository:
             if not repository.head:
-                return History(omitted=_both("nothing was committed yet, or the branch's newest commit cannot be found"))
+                return History(omitted=_both("nothing was committed yet, or its newest commit is not known"))
             room = _Room(_MOST_TEXT)
             changed, omitted = _changes(tree, repository, near, room)
             repository.until = start + seconds
@@ -163,9 +163,7 @@ def _above(directory: str) -> Iterator[str]:
     yield ""
 
 
-def _may_differ(
-    path: str, stamp: tuple[int, int, int], index: Tracked, committed: Mapping[str, str], at: int
-) -> bool:
+def _may_differ(path: str, stamp: tuple[int, int, int], index: Tracked, committed: Mapping[str, str], at: int) -> bool:
     entry = index.files.get(path)
     if entry is None:
         return path in committed  # no longer tracked, and still there

@@ -312,7 +312,7 @@ def excerpts_sent(user: str) -> Iterator[tuple[str, str]]:
 
 
 def extras_sent(user: str) -> Iterator[tuple[str, str]]:
-    """Yield (kind, text) of each block of changes and commits in the words as they were sent, read from the words alone."""
+    """Yield (kind, text) of each block of changes and commits in the words, read from the words alone."""
     number = _numbered_as(user)
     for block in re.finditer(rf"^<(changes|commits){number}>\n(.*?)\n</\1{number}>$", user, re.MULTILINE | re.DOTALL):
         yield block[1], block[2]

@@ -241,7 +241,7 @@ def _secrets_differ(receipt: Egress, prompt: Prompt) -> Iterator[str]:
     # A placeholder's nonce stands in nothing that was read: whatever bears it in a file was put there by us.
     known = {each.placeholder for each in receipt.redactions}
     for nonce in {each.rpartition(":")[2].partition("-")[0] for each in known}:
-        for head, text in excerpts_sent(prompt.user):
+        for head, text in (*excerpts_sent(prompt.user), *extras_sent(prompt.user)):
             for word in re.findall(rf"\[REDACTED:[^\]\n]*:{re.escape(nonce)}-[0-9]+\]", text):
                 if word not in known:
                     yield f"{word} was sent in {head} and is not on the receipt"

@@ -293,7 +293,7 @@ class Config:
     find_files: Annotated[int, _Between(0, 100)] = 8
     """A request that names fewer files gets those that it is probably about, up to so many; 0: none is looked for."""
     git_context: bool = True
-    """Whether uncommitted changes and the last commits on a trace's lines go along; read from git's files, not by git."""
+    """Whether uncommitted changes, and the last commits on the lines of a trace, go along. Git itself is not run."""
     max_input_tokens: _Tokens = 100_000
     """Tokens sent per call."""
     max_output_tokens: Annotated[int, _Between(16, 10_000_000)] = 8192

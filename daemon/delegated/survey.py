@@ -41,6 +41,7 @@ class Found:
     chosen: tuple[Candidate, ...] = ()
     close: tuple[Omitted, ...] = ()
     warnings: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()  # those that failed, given ones among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +94,7 @@ class Survey:
             for place, each in enumerate(wanted, start=1)
             if each.path not in taken
         ]
-        return Found(tuple(chosen), tuple(close[:_CLOSE]), warnings)
+        return Found(tuple(chosen), tuple(close[:_CLOSE]), warnings, ranking.tests)
 
     def rank(
         self, issue: str, logs: str, *, framed: Sequence[tuple[str, int]] = (), given: Collection[str] = ()
