@@ -23,7 +23,7 @@ from delegated.prompt import Prompt
 from delegated.request import Request
 from delegated.secrets import Redaction, forbidden, redact
 from delegated.signals import is_test
-from delegated.survey import Survey
+from delegated.survey import Found, Survey
 from delegated.tokens import at_most
 from delegated.traces import frames
 from delegated.workspace import Workspace
@@ -130,12 +130,14 @@ class Gatherer:
                 omitted += extra.omitted
                 for file in extra.files:
                     files[file.path] = replace(file, why=f"named by the trace, line {frame.line}")
-        guessed, tests, notes = self._find(request, framed, files, omitted, mentions, wider=wider)
+        guessed, likely = self._find(request, framed, files, omitted, mentions, wider=wider)
         asked = self._wanted(wanted, files, guessed, omitted)
-        pinned = self._failing(request, framed, tests, files)
+        notes = likely.warnings
+        pinned = self._failing(request, framed, likely.tests, files)
         guessed = tuple(path for path in guessed if path not in asked and path not in pinned)
         files = {path: file for path, file in files.items() if path not in guessed} | {p: files[p] for p in guessed}
-        past = history.read(space, framed, [*files]) if self.limits.git_context else History()
+        stamps = likely.stamps
+        past = history.read(space, framed, [*files], stamps=stamps) if self.limits.git_context else History()
         # Parts in one pass, so that the same secret has the same placeholder everywhere.
         options = request.options
         parts = [("issue", request.issue), ("context", request.context), ("logs", request.logs)]
@@ -260,11 +262,8 @@ class Gatherer:
         mentions: dict[str, list[int]],
         *,
         wider: bool,
-    ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-        """Add what the request is probably about to `files`, where it names few.
-
-        Returns the paths added, those of failing tests, and notes.
-        """
+    ) -> tuple[tuple[str, ...], Found]:
+        """Add what the request is probably about to `files`, where it names few. Returns the paths added."""
         room = self.limits.find_files * (2 if wider else 1) - len(files)
         if room <= 0:
             self._workspace.files()  # where env files lie is known by a walk, and nothing else makes one
@@ -287,7 +286,7 @@ class Gatherer:
                 mentions.setdefault(candidate.path, list(candidate.lines))
                 added.append(candidate.path)
         omitted += [each for each in found.close if each.path not in refused]
-        return tuple(added), found.tests, found.warnings
+        return tuple(added), found
 
     def secrets(self) -> tuple[str, ...]:
         """Return every exact value that must not leave: our own keys, and those of the workspace's env files."""

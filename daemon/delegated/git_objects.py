@@ -29,6 +29,7 @@ _NO_LIMIT: Final = 1 << 62
 _KINDS: Final = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 _OFFSET_DELTA, _NAME_DELTA = 6, 7
 _NAME: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_MODE: Final = re.compile(rb"(?:100[0-7]{3}|1[26]0000|40000)\Z")
 _REF: Final = re.compile(r"refs/(?!\.)[^\x00-\x20\x7f~^:?*\[\\]{1,1000}")
 
 
@@ -73,7 +74,8 @@ class Repository:
         self._packs: list[_Pack] | None = None
         self._cache: dict[tuple[int, int], tuple[int, bytes]] = {}
         self._cached = 0
-        self._trees: dict[str, Mapping[str, tuple[int, str]]] = {}
+        self._trees: dict[str, bytes] = {}
+        self._files: dict[tuple[str, str], str] = {}
         self._commits: dict[str, Commit] = {}
         names = dict(tree.entries((".git",)))
         if not names:
@@ -100,22 +102,22 @@ class Repository:
 
     def entries(self, name: str) -> Mapping[str, tuple[int, str]]:
         """Read a tree: by file name, mode and object. A name that is no UTF-8 is left out."""
-        found = self._trees.get(name)
-        if found is None:
-            size = len(name) // 2
-            found = self._trees[name] = dict(_entries(self._read(name, "tree", _MAX_OBJECT), size))
-        return found
+        return dict(_entries(self._tree_of(name), len(name) // 2))
 
     def file(self, root: str, path: str) -> str:
         """Return the blob that a path has below a tree; "" when there is no regular file of this name."""
-        *above, last = path.split("/")
-        at = root
-        for part in above:
-            mode, at = self.entries(at).get(part, (0, ""))
-            if not stat.S_ISDIR(mode):
-                return ""
-        mode, name = self.entries(at).get(last, (0, ""))
-        return name if stat.S_ISREG(mode) else ""
+        found = self._files.get((root, path))
+        if found is None:
+            at, mode = root, stat.S_IFDIR
+            for part in path.split("/"):
+                mode, at = _entry(self._tree_of(at), part.encode(), len(root) // 2) if stat.S_ISDIR(mode) else (0, "")
+            found = self._files[root, path] = at if stat.S_ISREG(mode) else ""
+        return found
+
+    def _tree_of(self, name: str) -> bytes:
+        if name not in self._trees:
+            self._trees[name] = self._read(name, "tree", _MAX_OBJECT)
+        return self._trees[name]
 
     def blob(self, name: str) -> bytes:
         """Read a file's content."""
@@ -406,6 +408,18 @@ def _day(days: int) -> str:
         return (date(1970, 1, 1) + timedelta(days=days)).isoformat()
     except OverflowError:
         return ""
+
+
+def _entry(data: bytes, name: bytes, size: int) -> tuple[int, str]:
+    """Look one name up in a tree, without reading all of it; (0, "") when it is not there."""
+    at = data.find(b" " + name + b"\0")
+    while at >= 0:
+        found = _MODE.search(data, max(0, at - 6), at)
+        end = at + len(name) + 2
+        if found is not None and found.end() == at and end + size <= len(data):
+            return int(found[0], 8), data[end : end + size].hex()
+        at = data.find(b" " + name + b"\0", at + 1)  # that was in the middle of a hash
+    return 0, ""
 
 
 def _entries(data: bytes, size: int) -> Iterator[tuple[str, tuple[int, str]]]:

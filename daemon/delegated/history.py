@@ -42,13 +42,14 @@ def read(
     framed: Sequence[tuple[str, int]],
     near: Sequence[str],
     *,
+    stamps: Stamps | None = None,
     seconds: float = SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> History:
     """Read what changed; nothing where the workspace is no repository.
 
     `framed` are the places that the trace names, most suspicious first; `near` the files that the request is about,
-    whose changes come first.
+    whose changes come first; `stamps` what `Tree.stamps` gave a moment ago, where somebody asked.
     """
     start = clock()
     with space.opened() as tree:
@@ -60,7 +61,7 @@ def read(
             if not repository.head:
                 return History(omitted=_both("nothing was committed yet, or its newest commit is not known"))
             room = _Room(_MOST_TEXT)
-            changed, omitted = _changes(tree, repository, near, room)
+            changed, omitted = _changes(tree, repository, near, stamps, room)
             repository.until = start + seconds
             touched, more = _commits(tree, repository, framed, room)
         return History(repository.head, tuple(changed), tuple(touched), (*omitted, *more))
@@ -89,14 +90,14 @@ def _both(reason: str) -> tuple[Omitted, ...]:
 
 
 def _changes(
-    tree: Tree, repository: Repository, near: Sequence[str], room: _Room
+    tree: Tree, repository: Repository, near: Sequence[str], stamps: Stamps | None, room: _Room
 ) -> tuple[list[Changed], list[Omitted]]:
     found: list[Changed] = []
     try:
         index, at = _index(tree, len(repository.head) // 2)
         root = repository.commit(repository.head).tree
         committed = _committed(repository, root, index)
-        stamps = dict(tree.stamps())
+        stamps = dict(tree.stamps()) if stamps is None else stamps
         unsure = [path for path in stamps if _may_differ(path, stamps[path], index, committed, at)]
         order = {path: place for place, path in enumerate(near)}
         unsure.sort(key=lambda path: (order.get(path, len(order)), -stamps[path][0], path))
