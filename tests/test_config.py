@@ -414,7 +414,7 @@ def rows() -> list[str]:
             part = schema["definitions"][named]["properties"][rest[-1]]
             default = getattr(settings.OPENAI if first == "endpoints" else default, rest[-1], None)
         shown = f"`{json.dumps(default)}`" if default not in (None, "") else ""
-        mark = "yes" if first in settings.FREE else "stricter" if first == "on_edit" else "lower"
+        mark = "yes" if first in settings.FREE else "stricter" if first in ("on_edit", "git_context") else "lower"
         mark = mark if first in settings.FREE | settings.TIGHTEN else ""
         found.append(f"| `{key.replace('*', 'NAME')}` | {shown} | {mark} | {part['description']} |")
     return found
