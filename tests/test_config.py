@@ -189,7 +189,7 @@ def test_what_decides_where_the_code_goes_is_the_operators(machine: Machine) -> 
     assert refused >= {"endpoints", "models", "folder", "workspaces", "log", "retry", "doubt_wait_s"}
 
 
-@pytest.mark.parametrize("key", sorted(settings.TIGHTEN - {"on_edit"}))
+@pytest.mark.parametrize("key", sorted(settings.TIGHTEN - {"on_edit", "git_context"}))
 def test_a_workspace_may_only_lower_a_limit(machine: Machine, key: str) -> None:
     """Lower than what holds outside is taken; higher is refused and names both values and their places."""
     limit = getattr(Config(), key)
@@ -202,6 +202,15 @@ def test_a_workspace_may_only_lower_a_limit(machine: Machine, key: str) -> None:
         f"work/.delegated.yaml:1: `{key}: 17` is above 16 from {machine.root}/xdg/delegated/config.yaml:2; "
         "a workspace may only lower it".replace(f"{machine.root}/", "")
     ]
+
+
+def test_a_workspace_cannot_have_its_history_sent_when_its_user_does_not_want_it(machine: Machine) -> None:
+    """From true to false, never back."""
+    machine.write("workspace", "git_context: false\n")
+    assert machine.load().git_context is False
+    machine.write("user", "git_context: false\n")
+    machine.write("workspace", "git_context: true\n")
+    assert "less strict than `false`" in machine.problems()[0]
 
 
 def test_a_workspace_cannot_have_edits_billed_that_its_user_keeps(machine: Machine) -> None:
@@ -405,7 +414,7 @@ def rows() -> list[str]:
             part = schema["definitions"][named]["properties"][rest[-1]]
             default = getattr(settings.OPENAI if first == "endpoints" else default, rest[-1], None)
         shown = f"`{json.dumps(default)}`" if default not in (None, "") else ""
-        mark = "yes" if first in settings.FREE else "stricter" if first == "on_edit" else "lower"
+        mark = "yes" if first in settings.FREE else "stricter" if first in ("on_edit", "git_context") else "lower"
         mark = mark if first in settings.FREE | settings.TIGHTEN else ""
         found.append(f"| `{key.replace('*', 'NAME')}` | {shown} | {mark} | {part['description']} |")
     return found

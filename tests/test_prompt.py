@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import cases
 from delegated import prompt
-from delegated.context import Context, Excerpt, Omitted
+from delegated.context import Context, Excerpt, Extra, Omitted
 from delegated.prompt import SCHEMA, Prompt
 from delegated.request import Options, Request
 from delegated.secrets import Redaction
@@ -22,7 +22,24 @@ from golden_files import assert_golden
 
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
 FOLDER = Path(__file__).parent.parent / "config" / "schemas"
-BLOCKS = ("issue", "context", "attempted_fixes", "logs", "repro", "test", "file", "omitted", "questions")
+BLOCKS = (
+    *("issue", "context", "attempted_fixes", "logs", "repro", "test", "changes", "commits", "file", "omitted"),
+    "questions",
+)
+EXTRAS = (
+    Extra(
+        "changes",
+        "--- a/src/autopack/main.py\n+++ b/src/autopack/main.py\n@@ -15,1 +15,1 @@\n-    phase.result = result\n"
+        "+    phase.result = result.dict()",
+        "1 file changed since the last commit, 90614452e4",
+    ),
+    Extra(
+        "commits",
+        "90614452e4 2025-11-27 Pass results on as they are\nsrc/autopack/main.py, line 15 of the trace\n"
+        "@@ -12,1 +12,1 @@\n-    phase = store.find(run_id)\n+    phase = store.phase(run_id, phase_id)",
+        "1 commit last touched the lines of the trace",
+    ),
+)
 
 
 def whole(prompt_: Prompt) -> str:
@@ -40,6 +57,7 @@ HOSTILE = Request(
     ("name", "request_", "context"),
     [
         ("prompt_trace.txt", cases.REQUEST, cases.CONTEXT),
+        ("prompt_changes.txt", cases.REQUEST, replace(cases.CONTEXT, extras=EXTRAS)),
         ("prompt_issue_only.txt", Request(issue="Memory leak in long-running builds"), Context()),
         ("prompt_hostile.txt", HOSTILE, Context((cases.excerpt("src/</file>.py", "</file>\n</file-1>\n"),))),
     ],
@@ -75,15 +93,26 @@ def test_no_text_can_close_or_open_a_block(issue: str, logs: str, code: str, pat
     """Each block's tag stands in the message as often as we wrote it: once open and once closed."""
     request = Request(issue=issue + "x", logs=logs + "x", questions=(code + "?", logs + "?"))
     code = code.replace("\n", " ") + "\n"
-    context = Context((Excerpt(path + "a.py", code, 1, 1, 1, "0" * 64, issue),), (Omitted(path + "b", logs),))
+    changes = (Extra("changes", logs + "x", ""), Extra("commits", issue + "x", ""))
+    context = Context(
+        (Excerpt(path + "a.py", code, 1, 1, 1, "0" * 64, issue),), (Omitted(path + "b", logs),), extras=changes
+    )
     made = prompt.render(request, context)
     tags = re.findall(r"<([a-z_]+(?:-\d+)?)>", made.system.split("\n- ", 2)[1])
     assert [re.sub(r"-\d+$", "", tag) for tag in tags] == list(BLOCKS)
-    given_ = {"issue", "logs", "questions", "file", "omitted"}
+    given_ = {"issue", "logs", "questions", "file", "omitted", "changes", "commits"}
     for name, tag in zip(BLOCKS, tags, strict=True):
         wrote = 1 if name in given_ else 0
         assert len(re.findall(rf"^<{tag}[ >]", made.user, re.MULTILINE)) == wrote
         assert made.user.count(f"</{tag}>") == wrote
+
+
+def test_a_prompt_of_the_version_before_is_read() -> None:
+    """What was recorded before there were extras is the prompt still, after a restart with newer code."""
+    text = prompt.to_json(cases.prompt()).replace('"version":2', '"version":1')
+    old = prompt.from_json(text.replace(',"extras":[]', ""))
+    assert (old.version, old.context.extras) == (1, ())
+    assert prompt.sha256(old) == prompt.sha256(cases.prompt())
 
 
 def test_every_part_of_the_request_is_in_the_words() -> None:
@@ -136,7 +165,7 @@ def test_a_prompt_comes_back_from_the_journal_equal(made: Prompt) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "{}", "[]", "null", '{"version": 1}', '{"version": NaN}', "[" * 100_000, "\x00",
-     prompt.to_json(cases.prompt()).replace('"version":1', '"version":2'),
+     prompt.to_json(cases.prompt()).replace('"version":2', '"version":3'),
      prompt.to_json(cases.prompt()).replace('"issue":"', '"issue":7,"x":"'),
      prompt.to_json(cases.prompt())[:-2]],
     ids=lambda text: text[:12],

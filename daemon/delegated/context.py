@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
+from types import MappingProxyType
 from typing import Final
 
 RADII: Final = (30, 20, 12, 6, 3, 1, 0)  # lines on either side of a mentioned one, from generous to bare
@@ -66,13 +67,23 @@ class Excerpt:
 
 
 @dataclass(frozen=True, slots=True)
+class Extra:
+    """What goes along beside files: its kind, which is the name of its block, its text as sent, and what it is."""
+
+    kind: str
+    text: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
-    """The code that goes along. `tokens` counts it as rendered in the prompt."""
+    """The code that goes along. `tokens` counts the excerpts as rendered in the prompt."""
 
     excerpts: tuple[Excerpt, ...] = ()
     omitted: tuple[Omitted, ...] = ()
     warnings: tuple[str, ...] = ()
     tokens: int = 0
+    extras: tuple[Extra, ...] = ()
 
 
 def lines_of(text: str) -> list[str]:
@@ -124,6 +135,8 @@ def choose(
     count: Callable[[str], int],
     *,
     guessed: Collection[str] = (),
+    pinned: Mapping[str, Sequence[tuple[int, int]]] = MappingProxyType({}),
+    pins: int = 0,
     omitted: Sequence[Omitted] = (),
     warnings: Sequence[str] = (),
 ) -> Context:
@@ -132,20 +145,24 @@ def choose(
     `mentions` maps a path to the lines that logs or the request point at, most suspicious first. A file that fits goes
     whole; else excerpts around its mentioned lines; else its beginning; else its name only, in `omitted`. One large
     file never fails the rest: what the mentioned lines of later files need is kept free for them, but nothing is for
-    files that were only `guessed` (paths; they come last). A path that is given
-    twice counts once. `Context.tokens` is the sum over the excerpts, each as written by `render_excerpt` with
-    `block_tag` of all the files' texts. Never raises.
+    files that were only `guessed` (paths; they come last). `pinned` are ranges of lines by path that go along whole,
+    the first ones before the others, as far as `pins` tokens reach for one file. A path that is given twice counts
+    once. `Context.tokens` is the sum over the excerpts, each as written by `render_excerpt` with `block_tag` of all the
+    files' texts. Never raises.
     """
-    return _Choice(files, mentions, budget, count).made(frozenset(guessed), tuple(omitted), tuple(warnings))
+    choice = _Choice(files, mentions, budget, count)
+    choice.pin(pinned, pins)
+    return choice.made(frozenset(guessed), tuple(omitted), tuple(warnings))
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A file with its lines and the mentioned ones among them."""
+    """A file with its lines, the mentioned ones among them, and the ranges that go along whole."""
 
     file: SourceFile
     lines: Sequence[str]
     mentioned: Sequence[int]
+    pinned: Sequence[tuple[int, int]] = ()
 
     def excerpt(self, start: int, end: int, note: str = "") -> Excerpt:
         """Cut out the lines start..end."""
@@ -154,19 +171,19 @@ class _Candidate:
         return Excerpt(self.file.path, text, start, end, len(self.lines), self.file.sha256, why)
 
     def windows(self, radius: int, mentions: int) -> tuple[Excerpt, ...]:
-        """Cut out the surroundings of the first so many mentioned lines; windows that touch become one."""
+        """Cut out what is pinned and what is around the first so many mentioned lines; what touches becomes one."""
         spans: list[list[int]] = []
-        for line in sorted(self.mentioned[:mentions]):
-            start, end = max(1, line - radius), min(len(self.lines), line + radius)
+        around = [(max(1, line - radius), min(len(self.lines), line + radius)) for line in self.mentioned[:mentions]]
+        for start, end in sorted((*self.pinned, *around)):
             if spans and start <= spans[-1][1] + 1 + _GAP:
                 spans[-1][1] = max(spans[-1][1], end)
             else:
                 spans.append([start, end])
-        return tuple(self.excerpt(start, end, f"lines around {self._named(start, end)}") for start, end in spans)
+        return tuple(self.excerpt(start, end, self._named(start, end)) for start, end in spans)
 
     def _named(self, start: int, end: int) -> str:
         lines = [str(line) for line in sorted(self.mentioned) if start <= line <= end]
-        return ", ".join(lines[:5]) + (", ..." if len(lines) > 5 else "")
+        return f"lines around {', '.join(lines[:5])}{', ...' if len(lines) > 5 else ''}" if lines else ""
 
 
 class _Choice:
@@ -193,6 +210,19 @@ class _Choice:
         self.tag = block_tag(file.text for file in files)
         self.taken: dict[str, tuple[Excerpt, ...]] = {}
         self.reasons: dict[str, str] = {}
+        self.wanted: dict[str, Sequence[tuple[int, int]]] = {}
+
+    def pin(self, pinned: Mapping[str, Sequence[tuple[int, int]]], most: int) -> None:
+        """Have ranges of lines go along whole, as far as `most` tokens reach for each file."""
+        for number, candidate in enumerate(self.candidates):
+            kept: list[tuple[int, int]] = []
+            wanted = [each for each in pinned.get(candidate.file.path, ()) if 1 <= each[0] <= each[1]]
+            for span in wanted:
+                within = span[1] <= len(candidate.lines)
+                if within and self._cost([candidate.excerpt(*each) for each in (*kept, span)]) <= most:
+                    kept.append(span)
+            self.wanted[candidate.file.path] = wanted
+            self.candidates[number] = replace(candidate, pinned=tuple(kept))
 
     def made(self, guessed: frozenset[str], omitted: tuple[Omitted, ...], warnings: tuple[str, ...]) -> Context:
         """Choose, and say what was left out."""
@@ -246,14 +276,17 @@ class _Choice:
             self.left -= cost
 
     def _take_windows(self, candidate: _Candidate, kept_free: int) -> bool:
-        mentions = len(candidate.mentioned)
-        while mentions:
-            for radius in RADII:
-                excerpts = candidate.windows(radius, mentions)
-                if self._take(candidate, excerpts, self.left - kept_free):
-                    self._note(candidate, excerpts)
-                    return True
-            mentions //= 2  # the later half is the less suspicious one
+        for each in (candidate, replace(candidate, pinned=())):
+            mentions = len(each.mentioned)
+            while mentions or each.pinned:
+                for radius in RADII:
+                    excerpts = each.windows(radius, mentions)
+                    if self._take(each, excerpts, self.left - kept_free):
+                        self._note(each, excerpts)
+                        return True
+                if not mentions:
+                    break
+                mentions //= 2  # the later half is the less suspicious one
         return False
 
     def _take_head(self, candidate: _Candidate, within: int) -> None:
@@ -283,7 +316,13 @@ class _Choice:
         if not gaps:  # windows that together are the whole file
             return
         what = f"lines {', '.join(gaps)} left out" if kept else f"all {total:,} line{'s' * (total != 1)} left out"
+        if lost := [each for each in self.wanted.get(candidate.file.path, ()) if not _covered(each, kept)]:
+            what = f"the failing test in lines {', '.join(f'{a}-{b}' for a, b in lost)} did not fit; {what}"
         whole = self._cost((candidate.excerpt(1, total),))
         self.reasons[candidate.file.path] = (
             f"{what}: the whole file needs {whole:,} tokens, and the budget for code is {self.budget:,}"
         )
+
+
+def _covered(span: tuple[int, int], kept: Sequence[Excerpt]) -> bool:
+    return any(each.start_line <= span[0] and span[1] <= each.end_line for each in kept)

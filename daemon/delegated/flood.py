@@ -73,6 +73,7 @@ def prints(request: Request, context: Context, model: str) -> Prints:
     coarse = (_folded(request.issue, _ALL), _folded(request.context, _ALL), logs)
     fine = (_folded(request.issue, _LITTLE), _folded(request.context, _LITTLE), logs)
     code = sorted(f"{e.path}\0{e.sha256}\0{e.start_line}\0{e.end_line}" for e in context.excerpts)
+    code += sorted(f"{extra.kind}\0{extra.text}" for extra in context.extras if extra.kind == "changes")
     more = (*_list(request.attempted_fixes), *_list(request.questions), *_list(code), model)
     return Prints(_hash(coarse), _hash(code), _hash((*fine, *more)))
 

@@ -6,18 +6,24 @@ What is sent and what is only shown beforehand come from here, so that they cann
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from delegated import changes, history, paths
 from delegated import prompt as prompts
-from delegated.context import Context, Omitted, SourceFile, choose
+from delegated.changes import PART_OF, History
+from delegated.clues import clues
+from delegated.context import Context, Extra, Omitted, SourceFile, choose
+from delegated.failing import failing
 from delegated.paths import locate
 from delegated.pricing import ModelFacts, bound
 from delegated.prompt import Prompt
 from delegated.request import Request
 from delegated.secrets import Redaction, forbidden, redact
-from delegated.survey import Survey
+from delegated.signals import is_test
+from delegated.survey import Found, Survey
 from delegated.tokens import at_most
 from delegated.traces import frames
 from delegated.workspace import Workspace
@@ -26,6 +32,11 @@ if TYPE_CHECKING:
     from delegated.sieve import Sieve
 
 _MOST_WANTED: Final = 20  # files that one model may ask for
+_FORMER: Final = "\0former/"  # begins the place of a text that is only compared; no path has it
+_MOST_TESTS: Final = 2  # files with tests that failed
+# Of the tokens that may be sent: what changes and commits may take, and the failing tests of one file.
+_CHANGES_SHARE: Final = 10 / 110
+_TEST_SHARE: Final = 8 / 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,7 @@ class Limits:
     deadline_s: float | None = None  # for all of it, waiting included
     answer_s: float = 600.0  # for one call, not counting while the provider cannot be asked
     max_file_bytes: int = 1 << 20
+    git_context: bool = True  # whether what changed goes along
     find_files: int = 8  # files that go along at most where some were found without being named
     repeat_window_s: float = 600.0
     max_repeats: int = 5
@@ -118,10 +130,14 @@ class Gatherer:
                 omitted += extra.omitted
                 for file in extra.files:
                     files[file.path] = replace(file, why=f"named by the trace, line {frame.line}")
-        guessed, notes = self._find(request, framed, files, omitted, mentions, wider=wider)
+        guessed, likely = self._find(request, framed, files, omitted, mentions, wider=wider)
         asked = self._wanted(wanted, files, guessed, omitted)
-        guessed = tuple(path for path in guessed if path not in asked)
+        notes = likely.warnings
+        pinned = self._failing(request, framed, likely.tests, files)
+        guessed = tuple(path for path in guessed if path not in asked and path not in pinned)
         files = {path: file for path, file in files.items() if path not in guessed} | {p: files[p] for p in guessed}
+        stamps = likely.stamps
+        past = history.read(space, framed, [*files], stamps=stamps) if self.limits.git_context else History()
         # Parts in one pass, so that the same secret has the same placeholder everywhere.
         options = request.options
         parts = [("issue", request.issue), ("context", request.context), ("logs", request.logs)]
@@ -130,10 +146,12 @@ class Gatherer:
         parts += [("attempted fixes", text) for text in request.attempted_fixes]
         parts += [("questions", text) for text in request.questions]
         parts += [(file.path, file.text) for file in files.values()]
+        former = {text: path for path, text in changes.texts(past)}
+        parts += [(_FORMER + path, text) for text, path in former.items()]
         labels = [*request.files, *wanted, *options.labels, *request.warnings, *found.warnings, *notes]
         labels += [text for file in files.values() for text in (file.path, file.why)]
         labels += [text for each in omitted for text in (each.path, each.reason)]
-        labels = list(dict.fromkeys(labels))
+        labels = list(dict.fromkeys([*labels, *changes.names(past)]))
         parts += [("a name", text) for text in labels]
         texts, redactions = redact(parts, known=self.secrets(), seed=key, sieve=self.sieve)
         said = dict(zip(labels, texts[len(parts) - len(labels) :], strict=True))
@@ -154,10 +172,12 @@ class Gatherer:
             warnings=tuple(said[text] for text in request.warnings),
             earlier=texts[5],
         )
+        at = start + questions
         shown = [
             replace(file, path=said[file.path], why=said[file.why], text=text)
-            for file, text in zip(files.values(), texts[start + questions :], strict=False)
+            for file, text in zip(files.values(), texts[at:], strict=False)
         ]
+        said_then = said | dict(zip(former, texts[at + len(files) :], strict=False))
         return self._fit(
             clean,
             shown,
@@ -168,7 +188,39 @@ class Gatherer:
             tuple(replace(each, where=said.get(each.where, each.where)) for each in redactions),
             facts,
             tuple(said[path] for path in wanted),
+            {said[path]: spans for path, spans in pinned.items()},
+            lambda budget, count: changes.render(past, said_then.__getitem__, budget, count),
         )
+
+    def _failing(
+        self,
+        request: Request,
+        framed: Sequence[tuple[str, int]],
+        found: Sequence[str],
+        files: dict[str, SourceFile],
+    ) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Find the tests that failed: their lines by file. A file that holds one is added to `files`, and says so."""
+        options = request.options
+        said = "\n".join((options.test, options.repro, request.logs, request.issue))
+        named = [path for path in clues(f"{options.test}\n{options.repro}").paths if is_test(path)]
+        if named:
+            listed = self._workspace.files()
+            named = [path for each in named if (path := each if each in listed else locate(each, listed))]
+        places = (*named, *(path for path, _ in framed), *found, *files)
+        pinned: dict[str, tuple[tuple[int, int], ...]] = {}
+        for path in dict.fromkeys(path for path in places if is_test(path)):
+            file = files.get(path) or self._workspace.read(path, max_bytes=self.limits.max_file_bytes)
+            if not isinstance(file, SourceFile):
+                continue
+            tests = failing(path, file.text, lines=[line for at, line in framed if at == path and line > 0], said=said)
+            if not tests:
+                continue
+            told = ", ".join(f"`{paths.shown(test.name)}` in lines {test.start}-{test.end}" for test in tests)
+            files[path] = replace(file, why="; ".join(filter(None, (file.why, f"the failing test {told}"))))
+            pinned[path] = tuple((test.start, test.end) for test in tests)
+            if len(pinned) == _MOST_TESTS:
+                break
+        return pinned
 
     def _wanted(
         self, wanted: Sequence[str], files: dict[str, SourceFile], guessed: Sequence[str], omitted: list[Omitted]
@@ -210,8 +262,8 @@ class Gatherer:
         mentions: dict[str, list[int]],
         *,
         wider: bool,
-    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Add what the request is probably about to `files`, where it names few. Returns the paths, and notes."""
+    ) -> tuple[tuple[str, ...], Found]:
+        """Add what the request is probably about to `files`, where it names few. Returns the paths added."""
         room = self.limits.find_files * (2 if wider else 1) - len(files)
         if room <= 0:
             self._workspace.files()  # where env files lie is known by a walk, and nothing else makes one
@@ -234,7 +286,7 @@ class Gatherer:
                 mentions.setdefault(candidate.path, list(candidate.lines))
                 added.append(candidate.path)
         omitted += [each for each in found.close if each.path not in refused]
-        return tuple(added), found.warnings
+        return tuple(added), found
 
     def secrets(self) -> tuple[str, ...]:
         """Return every exact value that must not leave: our own keys, and those of the workspace's env files."""
@@ -263,6 +315,8 @@ class Gatherer:
         redactions: tuple[Redaction, ...],
         facts: ModelFacts,
         wanted: Sequence[str],
+        pinned: Mapping[str, Sequence[tuple[int, int]]],
+        extras: Callable[[int, Callable[[str], int]], tuple[tuple[Extra, ...], tuple[Omitted, ...]]],
     ) -> Prompt:
         count = self.tokens().count
         ceiling = min(
@@ -281,9 +335,26 @@ class Gatherer:
                 notes.append(f"{left:,} lines in the middle of the logs were left out: budget of {ceiling:,} tokens")
                 bare = prompts.render(request, Context(omitted=tuple(omitted)), redactions, wanted)
                 words = count(bare.system) + count(bare.user)
-        room = max(0, ceiling - words)
-        context = choose(files, mentions, room, count, guessed=guessed, omitted=omitted, warnings=notes)
-        return prompts.render(request, context, redactions, wanted)
+        share = min(int(ceiling * _CHANGES_SHARE), max(0, ceiling - words) // 3)
+        beside, left_out = extras(share, count)
+        if beside or left_out:
+            omitted = [*omitted, *left_out]
+            bare = prompts.render(request, Context(omitted=tuple(omitted), extras=beside), redactions, wanted)
+            words = count(bare.system) + count(bare.user)
+            redactions += _replaced(beside, redactions)
+        context = choose(
+            files,
+            mentions,
+            max(0, ceiling - words),
+            count,
+            guessed=guessed,
+            pinned=pinned,
+            pins=int(ceiling * _TEST_SHARE),
+            omitted=omitted,
+            warnings=notes,
+        )
+        redactions = tuple(each for each in redactions if not each.where.startswith(_FORMER))
+        return prompts.render(request, replace(context, extras=beside), redactions, wanted)
 
     def counts(self, facts: ModelFacts) -> bool:
         """Say whether a model's tokens are counted exactly: with the tokenizer that is its own."""
@@ -302,6 +373,18 @@ class Gatherer:
 def _fill(facts: ModelFacts) -> float:
     """Return how much of its window a model is sent: less where another tokenizer than ours may make more of it."""
     return 0.9 if facts.counted_as_ours else 0.6
+
+
+def _replaced(extras: Sequence[Extra], redactions: Sequence[Redaction]) -> tuple[Redaction, ...]:
+    """Tell of the secrets that were replaced in the texts that extras are made of, by their lines in the extras."""
+    kinds = {each.placeholder: each.kind for each in redactions}
+    return tuple(
+        Redaction(kinds[word], word, PART_OF[extra.kind], number)
+        for extra in extras
+        for number, line in enumerate(extra.text.split("\n"), 1)
+        for word in re.findall(r"\[REDACTED:[^\]\n]*\]", line)
+        if word in kinds
+    )
 
 
 def _shorten(text: str, tokens: int, count: Callable[[str], int]) -> tuple[str, int]:

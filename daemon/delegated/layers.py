@@ -140,6 +140,8 @@ def allowed(layer: Layer, below: Merged, problems: list[str]) -> Layer:
             )
         elif key == "on_edit" and value == "ask" and limit == "keep":
             problems.append(f"{where}: `on_edit: ask` is less strict than `keep` in {below.origin((key,))}")
+        elif key in TIGHTEN and value is True and limit is False:
+            problems.append(f"{where}: `{key}: true` is less strict than `false` in {below.origin((key,))}")
         elif key in TIGHTEN and _is_number(value) and _is_number(limit) and value > limit:  # type: ignore[operator]
             problems.append(
                 f"{where}: `{key}: {value}` is above {limit} from {below.origin((key,))}; a workspace may only lower it"

@@ -277,6 +277,7 @@ def gatherer(
         answer_s=max(endpoint.timeout_s for endpoint in config.endpoints.values()),
         max_file_bytes=config.max_file_bytes,
         find_files=config.find_files,
+        git_context=config.git_context,
         repeat_window_s=config.repeat_window_s,
         max_repeats=config.max_repeats,
         max_rounds=config.max_rounds,

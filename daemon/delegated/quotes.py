@@ -18,6 +18,7 @@ _HIDDEN: Final = re.compile(r"\[REDACTED:[^\]\n]{1,80}:[0-9a-f]{6}-[0-9]{1,9}\]"
 _NUMBER: Final = re.compile(r"^[ \t]*\d+\|[ ]?", re.MULTILINE)
 _OCCURRENCES_CAP: Final = 1_000
 WORDS: Final = ("logs", "issue", "context", "attempted_fixes", "questions")  # the request's own, quoted by these names
+_EXTRAS: Final = ("changes", "commits")  # quoted by these names too; no code that is there now
 _TRIVIAL: Final = 3  # a quote of fewer characters, spaces apart, stands everywhere and shows nothing
 
 
@@ -107,7 +108,7 @@ class _Piece:
 
 
 class Sent:
-    """What one prompt sent: the lines of its files, and the request's own words."""
+    """What one prompt sent: the lines of its files, the request's own words, and what changed."""
 
     def __init__(self, prompt: Prompt) -> None:
         self.files: dict[str, list[_Piece]] = {}
@@ -129,7 +130,7 @@ class Sent:
         )
         self.words = {
             name: _Piece(name, text, 1, hashlib.sha256(text.encode("utf-8", "replace")).hexdigest(), code=False)
-            for name, text in zip(WORDS, words, strict=True)
+            for name, text in (*zip(WORDS, words, strict=True), *_extras(prompt))
             if text
         }
 
@@ -215,6 +216,12 @@ class Sent:
             if found is not None:
                 return f"; it stands in {found.path} line {found.start_line}"
         return ""
+
+
+def _extras(prompt: Prompt) -> Iterator[tuple[str, str]]:
+    for extra in prompt.context.extras:
+        if extra.kind in _EXTRAS:
+            yield extra.kind, extra.text
 
 
 def _every(text: str, wanted: str) -> Iterator[int]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from delegated.context import Excerpt, Omitted, lines_of
 from delegated.markdown import cell, inline, span
-from delegated.prompt import Prompt, excerpts_sent, sendable, sha256
+from delegated.prompt import Prompt, excerpts_sent, extras_sent, sendable, sha256
 from delegated.secrets import Redaction
 
 _MOST_ROWS: Final = 20
 _NAME: Final = "a name"  # where a redaction stands in a path, a pattern or a label
-_PARTS: Final = ("issue", "context", "logs", "attempted fixes", "questions", "repro", "test", "earlier answers")
+_PARTS: Final = (
+    *("issue", "context", "logs", "attempted fixes", "questions", "repro", "test", "earlier answers"),
+    *("uncommitted changes", "last commits"),
+)
+_TITLES: Final = {"changes": "Uncommitted changes", "commits": "Last commits"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,17 @@ class SentFile:
     total_lines: int
     sha256: str
     bytes: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class SentExtra:
+    """What left beside files: its kind, lines and bytes of its text as sent, the SHA-256 of that, and what it is."""
+
+    kind: str
+    lines: int
+    bytes: int
+    sha256: str
     why: str
 
 
@@ -54,6 +70,7 @@ class Egress:
     cost_usd: float | None = None
     sends: int = 1
     note: str = ""
+    extras: tuple[SentExtra, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +106,8 @@ def sendings(records: Mapping[int, Mapping[str, Any]]) -> tuple[Sending, ...]:
 
 def of_local(call: str, prompt: Prompt, *, model: str) -> Egress:
     """Make the receipt of a call that was answered on this machine."""
-    return Egress(call, model, "", "local", *_contents(prompt), 0, 0, sha256(prompt), 0.0, sends=0)
+    contents, extras = _contents(prompt), _extras(prompt)
+    return Egress(call, model, "", "local", *contents, 0, 0, sha256(prompt), 0.0, sends=0, extras=extras)
 
 
 def of_sends(call: str, prompt: Prompt | None, sent: Sequence[Sending], *, tokens: int) -> tuple[Egress, ...]:
@@ -105,7 +123,9 @@ def _of_send(call: str, prompt: Prompt | None, sent: Sending, tokens: int) -> Eg
         return Egress(*place, (), (), (), 0, 0, sent.prompt_sha256, sent.price_bound_usd, None, sent.times, note)
     note = "" if sent.prompt_sha256 else "the record of this send is damaged: this is what was about to be sent"
     size = size_of(prompt)
-    return Egress(*place, *_contents(prompt), size, tokens, words, sent.price_bound_usd, None, sent.times, note)
+    price = sent.price_bound_usd
+    extras = _extras(prompt)
+    return Egress(*place, *_contents(prompt), size, tokens, words, price, None, sent.times, note, extras)
 
 
 def size_of(prompt: Prompt) -> int:
@@ -119,6 +139,15 @@ def _contents(prompt: Prompt) -> tuple[tuple[SentFile, ...], tuple[Omitted, ...]
         for e in prompt.context.excerpts
     )
     return files, prompt.context.omitted, tuple(_replaced(prompt))
+
+
+def _extras(prompt: Prompt) -> tuple[SentExtra, ...]:
+    return tuple(_extra(each.kind, sendable(each.text), each.why) for each in prompt.context.extras)
+
+
+def _extra(kind: str, text: str, why: str) -> SentExtra:
+    data = text.encode()
+    return SentExtra(kind, text.count("\n") + 1, len(data), hashlib.sha256(data).hexdigest(), why)
 
 
 def _bytes(text: str) -> int:
@@ -151,12 +180,13 @@ def differences(receipt: Egress, prompt: Prompt) -> dict[str, list[str]]:
 
     The words decide, not what stands in the record beside them: files and placeholders are looked up in the words.
     """
-    found: dict[str, list[str]] = {"words": [], "files": [], "secrets": [], "left out": []}
+    found: dict[str, list[str]] = {"words": [], "files": [], "changes": [], "secrets": [], "left out": []}
     if receipt.prompt_sha256 != sha256(prompt):
         found["words"].append(f"the words on record have the SHA-256 {sha256(prompt)}, not {receipt.prompt_sha256}")
     if receipt.endpoint and receipt.bytes != size_of(prompt):
         found["words"].append(f"the words on record are {size_of(prompt):,} bytes, not {receipt.bytes:,}")
     found["files"] += _files_differ(receipt, prompt)
+    found["changes"] += _extras_differ(receipt, prompt)
     found["secrets"] += _secrets_differ(receipt, prompt)
     if receipt.omitted != prompt.context.omitted:
         found["left out"].append("the list of what was left out is another one on record")
@@ -185,6 +215,15 @@ def _files_differ(receipt: Egress, prompt: Prompt) -> Iterator[str]:
         yield f"{head} is on the receipt and was not sent"
 
 
+def _extras_differ(receipt: Egress, prompt: Prompt) -> Iterator[str]:
+    shown = Counter(_extra(kind, text, "") for kind, text in extras_sent(prompt.user))
+    told = Counter(replace(each, why="") for each in receipt.extras)
+    for each in shown - told:
+        yield f"a block <{each.kind}> of {each.bytes:,} bytes was sent and is not on the receipt"
+    for each in told - shown:
+        yield f"{each.kind} of {each.bytes:,} bytes are on the receipt and were not sent"
+
+
 def _place(part: SentFile | Excerpt) -> tuple[str, int, int, int]:
     return part.path, part.start_line, part.end_line, part.total_lines
 
@@ -202,7 +241,7 @@ def _secrets_differ(receipt: Egress, prompt: Prompt) -> Iterator[str]:
     # A placeholder's nonce stands in nothing that was read: whatever bears it in a file was put there by us.
     known = {each.placeholder for each in receipt.redactions}
     for nonce in {each.rpartition(":")[2].partition("-")[0] for each in known}:
-        for head, text in excerpts_sent(prompt.user):
+        for head, text in (*excerpts_sent(prompt.user), *extras_sent(prompt.user)):
             for word in re.findall(rf"\[REDACTED:[^\]\n]*:{re.escape(nonce)}-[0-9]+\]", text):
                 if word not in known:
                     yield f"{word} was sent in {head} and is not on the receipt"
@@ -228,7 +267,7 @@ def to_markdown(receipts: Sequence[Egress], *, key: str = "", in_doubt: bool = F
         if before is not None and _contents_of(each) == _contents_of(before):
             blocks.append("The same files as in the call above." if each.files else "")
         elif each.files or not each.note:
-            blocks += [_table(each.files), _secrets(each), _left_out(each)]
+            blocks += [_table(each.files), _beside(each), _secrets(each), _left_out(each)]
         before = each
     if key:
         blocks.append(f"The exact words: {span(f'delegate receipt {key} --prompt')}.")
@@ -236,7 +275,7 @@ def to_markdown(receipts: Sequence[Egress], *, key: str = "", in_doubt: bool = F
 
 
 def _contents_of(each: Egress) -> tuple[Any, ...]:
-    return each.files, each.omitted, each.redactions
+    return each.files, each.omitted, each.redactions, each.extras
 
 
 def _in_short(each: Egress) -> str:
@@ -271,6 +310,15 @@ def _table(files: Sequence[SentFile]) -> str:
         shown = f"all {total:,}" if whole else f"{lines} of {total:,}"
         rows.append(f"| {cell(span(path))} | {shown} | {size:,} | {cell(why)} |")
     return "\n".join([*rows, *([""] if len(by_path) > _MOST_ROWS else []), *_more(len(by_path))])
+
+
+def _beside(each: Egress) -> str:
+    rows = [
+        f"- {_TITLES.get(one.kind, inline(one.kind))}: {one.lines:,} lines, {one.bytes:,} bytes, "
+        f"SHA-256 {span(one.sha256[:16])}…: {inline(one.why)}"
+        for one in each.extras
+    ]
+    return "\n".join(["Beside the files:", "", *rows]) if rows else ""
 
 
 def _secrets(each: Egress) -> str:

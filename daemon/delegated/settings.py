@@ -292,6 +292,8 @@ class Config:
     """A larger file of the workspace is left out."""
     find_files: Annotated[int, _Between(0, 100)] = 8
     """A request that names fewer files gets those that it is probably about, up to so many; 0: none is looked for."""
+    git_context: bool = True
+    """Whether uncommitted changes, and the last commits on the lines of a trace, go along. Git itself is not run."""
     max_input_tokens: _Tokens = 100_000
     """Tokens sent per call."""
     max_output_tokens: Annotated[int, _Between(16, 10_000_000)] = 8192
@@ -342,6 +344,7 @@ TIGHTEN: Final = frozenset(
         "max_request_bytes",
         "max_file_bytes",
         "find_files",
+        "git_context",
         "max_input_tokens",
         "max_output_tokens",
         "max_cost_usd",
@@ -352,7 +355,7 @@ TIGHTEN: Final = frozenset(
         "retention_days",
     }
 )
-"""What it may only make stricter: numbers lower, `on_edit` from `ask` to `keep`."""
+"""What it may only make stricter: numbers lower, `on_edit` from `ask` to `keep`, `git_context` to false."""
 NAMES: Final = frozenset(each.name for each in fields(Config))
 assert FREE | TIGHTEN <= NAMES
 

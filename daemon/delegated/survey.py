@@ -41,6 +41,8 @@ class Found:
     chosen: tuple[Candidate, ...] = ()
     close: tuple[Omitted, ...] = ()
     warnings: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()  # those that failed, given ones among them
+    stamps: Mapping[str, tuple[int, int, int]] | None = None  # of all files, as they were looked at just now
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,8 @@ class Survey:
         if limit <= 0:
             return Found()
         with self._lock, self._workspace.opened() as tree:
-            warnings = self._refresh(tree)
+            stamps = dict(tree.stamps())
+            warnings = self._refresh(tree, stamps)
             ranking = self._ranking(tree, issue, logs, framed, given)
             ranked = rank.fuse(ranking.signals)
             tests = [Candidate(path, 1.0, {}, "the failing test") for path in ranking.tests if path not in given]
@@ -93,20 +96,20 @@ class Survey:
             for place, each in enumerate(wanted, start=1)
             if each.path not in taken
         ]
-        return Found(tuple(chosen), tuple(close[:_CLOSE]), warnings)
+        return Found(tuple(chosen), tuple(close[:_CLOSE]), warnings, ranking.tests, stamps)
 
     def rank(
         self, issue: str, logs: str, *, framed: Sequence[tuple[str, int]] = (), given: Collection[str] = ()
     ) -> Ranking:
         """Rank by each signal alone, for whoever wants to measure them."""
         with self._lock, self._workspace.opened() as tree:
-            self._refresh(tree)
+            self._refresh(tree, dict(tree.stamps()))
             return self._ranking(tree, issue, logs, framed, given)
 
-    def _refresh(self, tree: Tree) -> tuple[str, ...]:
+    def _refresh(self, tree: Tree, found: Mapping[str, tuple[int, int, int]]) -> tuple[str, ...]:
         """Read what is new or changed, forget what is gone."""
         until = self._clock() + self._limits.seconds
-        stamps = {path: stamp for path, stamp in tree.stamps() if _is_code(path)}
+        stamps = {path: stamp for path, stamp in found.items() if _is_code(path)}
         warnings = list(tree.warnings)
         if len(stamps) > self._limits.files:
             warnings.append(f"files were looked for among {self._limits.files:,} of {len(stamps):,}")
@@ -124,10 +127,10 @@ class Survey:
             if self._clock() > until or left < 0:
                 unread += 1
                 continue
-            found = tree.source(path, "", self._limits.file_bytes)
-            if isinstance(found, SourceFile):
-                left -= found.size
-                corpus.put(path, stamp, signals.facts(path, found.text))
+            read = tree.source(path, "", self._limits.file_bytes)
+            if isinstance(read, SourceFile):
+                left -= read.size
+                corpus.put(path, stamp, signals.facts(path, read.text))
             else:
                 corpus.drop(path)
                 self._unread[path] = stamp

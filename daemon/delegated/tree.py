@@ -173,7 +173,7 @@ class Tree:
 
     def read(self, parts: Sequence[str], limit: int) -> bytes | str:
         """Read a regular file's bytes, or say why not. What was opened and judged is what is read."""
-        fd = self._file(parts, limit)
+        fd = self.open_file(parts, limit)
         if isinstance(fd, str):
             return fd
         try:
@@ -188,6 +188,26 @@ class Tree:
             os.close(fd)
         return b"".join(chunks) if left else f"larger than {limit:,} bytes, and growing"
 
+    def is_missing(self, path: str) -> bool:
+        """Say whether there is nothing of this name."""
+        return self._look(path.split("/")) == _MISSING
+
+    def lists(self, path: str) -> bool:
+        """Say whether a glob would give a file of this path if it were there."""
+        parts = path.split("/")
+        levels: _Levels = ()
+        for depth, name in enumerate(parts):
+            if rules := self._ignore_rules(parts[:depth]):
+                levels = (*levels, (depth, rules))
+            here, is_directory = tuple(parts[: depth + 1]), depth < len(parts) - 1
+            if (name in VENDORED) if is_directory else (GENERATED.fullmatch(name) or ENV_FILE.fullmatch(name)):
+                return False
+            if not paths.is_sound(name) or forbidden("/".join(here)):
+                return False
+            if globs.ignored(levels, here, directory=is_directory):
+                return False
+        return True
+
     def _hint(self, path: str) -> str:
         """Say which file was probably meant."""
         inside = paths.split(self.inside(path))
@@ -197,13 +217,14 @@ class Tree:
 
     def _look(self, parts: Sequence[str]) -> str:
         """Say why a file cannot be opened; "" when it can."""
-        fd = self._file(parts, _NO_LIMIT)
+        fd = self.open_file(parts, _NO_LIMIT)
         if isinstance(fd, str):
             return fd
         os.close(fd)
         return ""
 
-    def _file(self, parts: Sequence[str], limit: int) -> int | str:
+    def open_file(self, parts: Sequence[str], limit: int) -> int | str:
+        """Open a regular file of at most `limit` bytes, which the caller closes; or say why not."""
         directory = self._directory(parts[:-1])
         if isinstance(directory, str):
             return directory

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from bench import finding, hiding
+from bench import finding, gathering, hiding
 from harness import Daemon, House, Server, until
 
 _TEXTS = itertools.count(1)
@@ -311,7 +311,7 @@ def main() -> None:
         "--only",
         metavar="NAME",
         action="append",
-        help="latency, in_place, flood, idle, waiting, start, client, secrets, finding",
+        help="latency, in_place, flood, idle, waiting, start, client, secrets, finding, gathering",
     )
     parser.add_argument("--cases", type=Path, default=finding.CASES, help="a directory of cases for `finding`")
     given = parser.parse_args()
@@ -326,6 +326,7 @@ def main() -> None:
         "client": lambda t: client(t, 20 // share),
         "secrets": lambda t: hiding.measure(t.add),
         "finding": lambda t: finding.measure(t.add, given.cases, 5_000 // share),
+        "gathering": lambda t: gathering.measure(t.add, 5_000 // share),
     }
     table = Table()
     for name, part in parts.items():

@@ -1,6 +1,7 @@
 """A workspace in which every way that git has of running a program is set to one that leaves a mark.
 
-No command of ours leaves any, over it or in it; a plain `git status` there does.
+No command of ours leaves any, over it or in it; a plain `git status` there does. And every way that git has of leading
+to another repository leads to one with a secret story: none of it is in what would be sent.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import House, request_text
+from delegated import pricing
+from delegated.gather import Gatherer, Limits, Tokens
+from delegated.request import Request
+from delegated.workspace import Workspace
+from harness import BUG, House, request_text
 
 COMMANDS = (
     ("delegate", "init"),
@@ -24,6 +29,7 @@ COMMANDS = (
     ("delegate", "status", "asked"),
     ("delegate", "list", "--all"),
     ("delegate", "wait", "later", "--timeout", "30"),
+    ("delegate", "preview", "asked", "--full"),
     ("delegate", "show", "asked"),
     ("delegate", "show", "asked", "--raw"),
     ("delegate", "receipt", "asked", "--verify"),
@@ -169,6 +175,8 @@ def test_git_is_never_made_to_run_anything(house: House, tmp_path: Path, git: st
         directory = root / ".git"
     if kind != "bare":
         git_in(root, "add", "app.py")
+        git_in(root, "commit", "-q", "-m", "The first story")
+        (root / "app.py").write_text(f"import math\n{BUG}")
     set_traps(directory, root, trap)
     live = ["status", "--short"] if kind != "bare" else ["ls-remote", "ssh://nowhere.invalid/x"]
     plain = {**house.env, "GIT_CONFIG_NOSYSTEM": "1"}
@@ -189,5 +197,99 @@ def test_git_is_never_made_to_run_anything(house: House, tmp_path: Path, git: st
         assert trap.sprung() == [], command
         assert done.returncode != 70, (command, done.stderr)
         assert b"Traceback" not in done.stderr, (command, done.stderr)
+        if command[1] == "preview":  # git's files are read all the same, where they are the workspace's own
+            assert (b"\n+import math\n" in done.stdout) is (kind == "directory")
     assert house.result("asked")["status"] == "answered"
     assert house.has_result("dropped")
+
+
+CANARY = "the story of another repository"
+
+
+def _lead(name: str, inside: Path, outside: Path, head: str) -> None:
+    """Set one lure in the git directory `inside` that leads into the git directory `outside`."""
+    objects, ref = inside / "objects", inside / "refs/heads/main"
+    ref.write_text(head + "\n")
+    if name in ("alternates", "http-alternates"):
+        (objects / "info" / name).write_text(f"{outside / 'objects'}\n")
+    elif name == "linked objects":
+        os.rename(objects, inside / "former")
+        objects.symlink_to(outside / "objects")
+    elif name == "linked parts":
+        for part in (outside / "objects").iterdir():
+            if not (objects / part.name).exists():
+                (objects / part.name).symlink_to(part)
+            for each in part.iterdir():
+                if not (objects / part.name / each.name).exists():
+                    (objects / part.name / each.name).symlink_to(each)
+    elif name == "linked reference":
+        ref.unlink()
+        ref.symlink_to(outside / "refs/heads/main")
+    elif name in ("HEAD that climbs", "HEAD from the root"):
+        above = "refs/heads/../../../../outside/.git/" if name == "HEAD that climbs" else f"{outside}/"
+        (inside / "HEAD").write_text(f"ref: {above}refs/heads/main\n")
+    elif name == "commondir":
+        (inside / "commondir").write_text(f"{outside}\n")
+    elif name == "promised":
+        with open(inside / "config", "a") as file:
+            file.write(
+                f'[extensions]\n\tpartialClone = far\n[remote "far"]\n\turl = {outside}\n\tpromisor = true\n'
+                "\tpartialclonefilter = blob:none\n"
+            )
+    elif name == "replaced":
+        own = (inside / "own").read_text().strip()
+        ref.write_text(own + "\n")
+        (inside / "refs/replace").mkdir()
+        (inside / "refs/replace" / own).write_text(head + "\n")
+        (objects / "info/alternates").write_text(f"{outside / 'objects'}\n")
+    elif name == "graft":
+        own = (inside / "own").read_text().strip()
+        ref.write_text(own + "\n")
+        (inside / "info").mkdir(exist_ok=True)
+        (inside / "info/grafts").write_text(f"{own} {head}\n")
+        (objects / "info/alternates").write_text(f"{outside / 'objects'}\n")
+    elif name == "linked index":
+        (inside / "index").unlink()
+        (inside / "index").symlink_to(outside / "index")
+    elif name == "submodule":
+        (inside / "modules").symlink_to(outside)
+
+
+LURES = (
+    *("alternates", "http-alternates", "linked objects", "linked parts", "linked reference", "HEAD that climbs"),
+    *("HEAD from the root", "commondir", "promised", "replaced", "graft", "linked index", "submodule"),
+)
+
+
+@pytest.mark.parametrize("lure", LURES)
+def test_no_other_repository_is_read(tmp_path: Path, git: str, lure: str) -> None:
+    """Whatever leads there: objects, references, the index, parents; and no program is run to fetch what is missing."""
+    outside, root = tmp_path / "outside", tmp_path / "work"
+    heads = {}
+    for place, words in ((outside, CANARY), (root, "our own story")):
+        place.mkdir()
+        git_in(place, "init", "-q", "-b", "main")
+        (place / "app.py").write_text(f"# {words}\n{BUG}")
+        git_in(place, "add", "app.py")
+        git_in(place, "commit", "-q", "-m", words)
+        heads[place] = (place / ".git/refs/heads/main").read_text().strip()
+    (root / ".git/own").write_text(heads[root])
+    trap = Trap(tmp_path)
+    set_traps(root / ".git", root, trap)
+    (root / "app.py").write_text(f"# {'x' * 40}\n{BUG}")
+    _lead(lure, root / ".git", outside / ".git", heads[outside])
+    facts = pricing.facts("gpt-4o")
+    assert facts is not None
+    with Workspace(str(root)) as space:
+        gatherer = Gatherer(space, tokens=lambda: Tokens(len, exact=False), limits=Limits())
+        logs = '  File "app.py", line 1, in f\n  File "app.py", line 2, in total\nZeroDivisionError: division by zero\n'
+        made = gatherer.gather(
+            Request(issue="it fails", logs=f"Traceback (most recent call last):\n{logs}"), facts, "k"
+        )
+    assert CANARY not in made.user
+    assert trap.sprung() == []
+    told = {each.path: each.reason for each in made.context.omitted}
+    if lure in ("replaced", "graft"):
+        assert "our own story" in made.user
+    else:
+        assert {"uncommitted changes", "last commits"} <= set(told), told

@@ -35,6 +35,7 @@ _TEMPLATE: Final = """\
 #max_output_tokens: 8192  # tokens of one answer
 #max_file_bytes: 1048576  # a larger file of the workspace is left out
 #find_files: 8            # files found for a request that names fewer; 0: none is looked for
+#git_context: true        # whether uncommitted changes and a trace's last commits go along
 #concurrency: 8           # jobs at the same time
 #on_edit: ask             # a request edited after its answer: `ask` again, or `keep` the answer
 

@@ -151,6 +151,10 @@ def _facts(config: Config, request: Request, gatherer: Gatherer, facts: ModelFac
             {**plain.dump(file), "tokens": count(excerpt.text)}
             for file, excerpt in zip(sent.files, prompt.context.excerpts, strict=True)
         ],
+        "extras": [
+            {**plain.dump(each), "tokens": count(extra.text)}
+            for each, extra in zip(sent.extras, prompt.context.extras, strict=True)
+        ],
         "omitted": plain.dump(sent.omitted),
         "redactions": plain.dump(sent.redactions),
         "warnings": list(prompt.context.warnings),
@@ -180,6 +184,7 @@ def _show(one: dict[str, Any]) -> None:
         for path, lines, tokens, why in rows:
             text = f"{path.ljust(widths[0])}  {lines.ljust(widths[1])}  {tokens.rjust(widths[2])}  {why}"
             terminal.out(text.rstrip())
+    _list("beside", [f"{each['kind']}: {each['tokens']:,} tokens, {each['why']}" for each in one["extras"]])
     hidden = one["redactions"]
     _list(
         "hidden", [f"{each['where']} line {each['line']}: {each['kind']}, as {each['placeholder']}" for each in hidden]

@@ -244,6 +244,7 @@ def _call_checks(name: str, call: Call, receipts: list[Egress]) -> Iterator[Chec
     fine = {
         "words": f"{whole.bytes:,} bytes, SHA-256 {whole.prompt_sha256[:16]}...",
         "files": f"{len(whole.files)} range{'' if len(whole.files) == 1 else 's'} of lines, and no other",
+        "changes": ", ".join(f"{each.kind} of {each.bytes:,} bytes" for each in whole.extras) or "none",
         "secrets": f"{len(whole.redactions)} replaced",
         "left out": f"{len(whole.omitted)} named",
     }
