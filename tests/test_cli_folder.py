@@ -295,8 +295,9 @@ def test_list_fits_a_terminal(columns: int, house: House, daemon: Played) -> Non
     words = " ".join(shown.split())
     assert words.count(issue) == 2
     assert words.count("20251128_133758") == 1
+    assert "next: delegate show 20251128_1338" in shown
     assert ("CONFIDENCE" in shown) == (columns >= 72)
-    assert shown.count("\n") == (3 if columns == 200 else 5 if columns >= 72 else 10), shown
+    assert shown.count("\n") == (4 if columns == 200 else 6 if columns >= 72 else 11), shown
 
 
 def test_what_a_running_job_has_sent_and_cost_is_told(house: House, daemon: Played) -> None:

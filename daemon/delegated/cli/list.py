@@ -55,8 +55,11 @@ def run(args: argparse.Namespace) -> int:
             )
         )
     _print(table)
+    settled = next((row.id for row in shown if row.state == "settled"), "")
     if left:
         terminal.next_step(f"delegate run {next(row.id for row in shown if row.id in left)}{place.flags()}")
+    elif settled:
+        terminal.next_step(f"delegate show {settled}{place.flags()}")
     if len(rows) > len(shown):
         terminal.say(f"{len(rows) - len(shown)} more: delegate list --all")
     return exits.OK

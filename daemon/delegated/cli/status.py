@@ -76,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
         terminal.next_step(f"delegated{place.workspace_flag()}")
     elif running or waiting:
         terminal.next_step(f"delegate wait {(running or waiting)[0].id}{place.flags()}")
+    elif not left and not deleted:
+        terminal.next_step(f'delegate ask --issue "what is wrong"{place.flags()}')
     return exits.OK
 
 
