@@ -97,6 +97,29 @@ def read(data: bytes, needles: Collection[bytes]) -> Index:
     raise ValueError(wrong)
 
 
+def staged(data: bytes, path: bytes) -> str | None:
+    """Return the blob with a path's staged content, in hex, "" while it is in conflict; None when it is not tracked.
+
+    Raises `ValueError` when that is not known: these bytes cannot be understood, or are one part of a split index.
+    """
+    version, count = _version(data)
+    if version < 4 and b"link" not in data and path not in data:
+        return None
+    wrong = ""
+    for size in _HASHES:
+        found, end = None, _HEADER
+        try:
+            for each, at, flags, _, end in _walk(data, version, count, size):  # noqa: B007 - where it ended is used
+                if each == path:
+                    found = "" if flags & _STAGE else data[at + _STAT : at + _STAT + size].hex()
+            if b"link" in dict(_extensions(data, end, size)):
+                raise ValueError("it is split")
+            return found
+        except (ValueError, IndexError, struct.error) as error:
+            wrong = wrong or str(error)
+    raise ValueError(wrong)
+
+
 def _version(data: bytes) -> tuple[int, int]:
     if len(data) < _HEADER or data[:4] != b"DIRC":
         raise ValueError("it does not begin as an index does")

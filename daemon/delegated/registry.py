@@ -212,7 +212,7 @@ class Repositories:
         """Say what is tracked now. Blocks."""
         found: set[str] = set()
         busy = trouble = journal = ""
-        for root, place in self._around():
+        for root, place in around(self._folder):
             index = os.path.join(place, "index")
             # Git writes the files first and the index last: whoever looks in between would take them for untracked.
             if os.path.lexists(f"{index}.lock"):
@@ -234,7 +234,7 @@ class Repositories:
 
     def changed(self) -> bool:
         """Say whether an index is another one than when it was read last."""
-        for _, place in self._around():
+        for _, place in around(self._folder):
             index = os.path.join(place, "index")
             known = self._read.get(index)
             try:
@@ -244,23 +244,6 @@ class Repositories:
             if (known[0] if known else None) != sig:
                 return True
         return False
-
-    def _around(self) -> Iterator[tuple[str, str]]:
-        """Yield (root of the work tree, directory of the repository), the nearest first."""
-        at = self._folder
-        for _ in range(_DEPTH):
-            mark = os.path.join(at, ".git")
-            with suppress(OSError):
-                mode = os.lstat(mark).st_mode
-                if stat.S_ISREG(mode):  # a worktree or a submodule: one line says where its repository is
-                    line = _small(mark).strip()
-                    if line.startswith("gitdir:"):
-                        yield at, os.path.join(at, line.removeprefix("gitdir:").strip())
-                else:
-                    yield at, mark
-            if os.path.dirname(at) == at:
-                return
-            at = os.path.dirname(at)
 
     def _paths(self, index: str) -> tuple[str, ...]:
         try:
@@ -282,6 +265,29 @@ class Repositories:
         paths = tuple(folded(path.decode("utf-8", "surrogateescape")) for path in found)
         self._read[index] = (sig, paths)
         return paths
+
+
+def around(path: str) -> Iterator[tuple[str, str]]:
+    """Yield (root of the work tree, directory of the repository) of those that a directory lies in, the nearest first."""
+    at = path
+    for _ in range(_DEPTH):
+        mark = os.path.join(at, ".git")
+        with suppress(OSError):
+            mode = os.lstat(mark).st_mode
+            if stat.S_ISREG(mode):  # a worktree or a submodule: one line says where its repository is
+                line = _small(mark).strip()
+                if line.startswith("gitdir:"):
+                    yield at, os.path.join(at, line.removeprefix("gitdir:").strip())
+            else:
+                yield at, mark
+        if os.path.dirname(at) == at:
+            return
+        at = os.path.dirname(at)
+
+
+def index_of(repository: str) -> bytes:
+    """Return the bytes of a repository's index. Raises `OSError`."""
+    return _bytes(os.path.join(repository, "index"))
 
 
 def folded(path: str) -> str:

@@ -10,7 +10,6 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from delegated import folder as drop
 from delegated.errors import OperatorError
 
 from . import exits, report, terminal
@@ -33,6 +32,8 @@ _KNOWN: Final = frozenset(
             "--timeout",
             "--no-wait",
             "--wait",
+            "--at",
+            "--comment",
             "--json",
             "--force",
         ),
@@ -47,6 +48,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     question_flags(parser)
     add = parser.add_argument
     add("--id", metavar="ID", help="the request's id; default: the time, as 20251128_133758")
+    add(
+        "--comment",
+        metavar="FILE",
+        help="ask, once and without waiting, what comments with DELEGATE TO GPT-4O: in this file ask; for editors that save",
+    )
     add("--follow-up", metavar="ID", help="ask further about the RESULT of this id: the issue is the question")
     add("--api-key", metavar="KEY", help="the key; others can read it in the process list: prefer OPENAI_API_KEY")
     add("--force", action="store_true", help="ask although the same was asked a short while ago")
@@ -67,7 +73,8 @@ def question_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say what is asked."""
     add = parser.add_argument
     text = "as text, @PATH for a file (@@ for a text that begins with @), - for standard input"
-    add("--issue", metavar="TEXT", help=f"what is wrong (required); {text}")
+    add("--issue", metavar="TEXT", help=f"what is wrong (required, but for a comment that --at names); {text}")
+    add("--at", metavar="FILE:LINE", help="the place that it is about; a comment there that delegates is the issue")
     add(
         "--files",
         metavar="PATHS",
@@ -97,24 +104,31 @@ def bind(argv: list[str]) -> list[str]:
 
 def run(args: argparse.Namespace) -> int:
     """Drop the request and report how it ends."""
-    from .asking import submit
+    from .asking import submit, told
 
+    if args.comment is not None:
+        from . import remarks
+
+        if args.issue is not None or args.at is not None or args.follow_up is not None or args.id is not None:
+            raise Usage(
+                "--comment with --issue, --at, --follow-up or --id", "the comments of the file say what is asked"
+            )
+        return remarks.ask(args)
     place = place_of(args)
     request = request_of(args, place)
     if args.api_key is not None:
         _use_key(args.api_key, places.holder(place), _variable(args.model))
     if args.follow_up is not None and args.id is not None:
         raise Usage("--follow-up and --id together", "a follow-up's id is that of the RESULT with a number")
-    started = submit(place, request, key=args.id, wait=not args.no_wait, follows=args.follow_up)
+    key = args.id
+    if args.at is not None and args.issue is None and key is None and args.follow_up is None:
+        from . import remarks
+
+        key = remarks.key(place, args.at)
+    started = submit(place, request, key=key, wait=not args.no_wait, follows=args.follow_up)
     if args.no_wait:
         if args.json:
-            terminal.out_json(
-                {
-                    "id": started.key,
-                    "request": place.path(started.name),
-                    "result": place.path(drop.result_name(started.key, "json")),
-                }
-            )
+            terminal.out_json(told(place, started))
         else:
             terminal.out(started.key)
         if started.served_by is None:
@@ -140,14 +154,21 @@ def request_of(args: argparse.Namespace, place: places.Place) -> Request:
     from .asking import relative
 
     taken: set[str] = set()
-    if args.issue is None:
+    files, said, where = relative(place, map(_unicode, args.files)), None, ""
+    if args.at is not None:
+        from . import remarks
+
+        path, where, said = remarks.at(place, args.at)
+        files = tuple(dict.fromkeys((path, *files)))
+    if args.issue is None and said is None:
         raise Usage("--issue is missing", 'say in a sentence what is wrong: --issue "500 error on /runs/start"')
+    context = _text("--context", args.context, taken)
     return Request(
-        issue=_text("--issue", args.issue, taken),
-        context=_text("--context", args.context, taken),
+        issue=_text("--issue", args.issue, taken) if said is None or args.issue is not None else said,
+        context="\n\n".join(filter(None, (where, context))),
         logs=_text("--logs", args.logs, taken),
         attempted_fixes=tuple(filter(None, (_unicode(fix).strip() for fix in args.attempted_fixes))),
-        files=relative(place, map(_unicode, args.files)),
+        files=files,
         questions=tuple(filter(None, (_unicode(question).strip() for question in args.question))),
         options=Options(
             models=tuple(filter(None, (args.model or "").replace(" ", "").split(","))),

@@ -81,6 +81,12 @@ class Started:
     name: str
 
 
+def told(place: Place, started: Started) -> dict[str, str]:
+    """Return what a program is told of a request that was dropped: its id, its file, and where the RESULT will stand."""
+    result = place.path(drop.result_name(started.key, "json"))
+    return {"id": started.key, "request": place.path(started.name), "result": result}
+
+
 def written(request: Request) -> bytes:
     """Write a request as the bytes of its file."""
     from delegated.request import render

@@ -18,7 +18,7 @@ from . import asking, owed
 from . import place as places
 from .digest import digest, outline
 from .evidence import files_in, tail_of
-from .place import MARK, Place, Usage
+from .place import Place, Usage
 
 if TYPE_CHECKING:
     from delegated.agents.hosts import Event
@@ -51,7 +51,7 @@ def _asked(event: Event, until: float) -> str | None:
     if found is None:
         return None
     issue, before = found
-    place = _place(event.roots)
+    place = next(filter(None, map(places.around, event.roots)), None)
     if place is None:
         return _untold(
             "Nothing was delegated: this directory is not set up for it. `delegate init` sets it up; then say it again."
@@ -88,17 +88,6 @@ def _stopped(event: Event, until: float) -> str | None:
                 return _late(place, key)
         elif owed.settle(debt):
             return _told(place, key, until)
-    return None
-
-
-def _place(roots: tuple[str, ...]) -> Place | None:
-    """Find the workspace around the directories that a host names: only one that somebody has set up."""
-    for root in roots:
-        at = os.path.abspath(root)
-        while not os.path.isdir(os.path.join(at, MARK)) and os.path.dirname(at) != at:
-            at = os.path.dirname(at)
-        if os.path.isdir(os.path.join(at, MARK)):
-            return places.find(at)
     return None
 
 

@@ -98,6 +98,16 @@ def find(workspace: str | None = None, folder: str | None = None) -> Place:
     return Place(root, os.path.join(root, *_configured_folder().split("/")))
 
 
+def around(directory: str) -> Place | None:
+    """Find the workspace around a directory: only one that somebody has set up; None when there is none."""
+    at = os.path.abspath(directory)
+    while not os.path.isdir(os.path.join(at, MARK)):
+        if os.path.dirname(at) == at:
+            return None
+        at = os.path.dirname(at)
+    return find(at)
+
+
 def _configured_folder() -> str:
     """Return the folder's path below a workspace. The configuration's room is opened only where there is one."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
