@@ -268,7 +268,7 @@ class Repositories:
 
 
 def around(path: str) -> Iterator[tuple[str, str]]:
-    """Yield (root of the work tree, directory of the repository) of those that a directory lies in, the nearest first."""
+    """Yield (root of the work tree, directory) of the repositories that a directory lies in, the nearest first."""
     at = path
     for _ in range(_DEPTH):
         mark = os.path.join(at, ".git")

@@ -51,7 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add(
         "--comment",
         metavar="FILE",
-        help="ask, once and without waiting, what comments with DELEGATE TO GPT-4O: in this file ask; for editors that save",
+        help="ask what new comments with DELEGATE TO GPT-4O: in this file ask, each once, and do not wait; for editors",
     )
     add("--follow-up", metavar="ID", help="ask further about the RESULT of this id: the issue is the question")
     add("--api-key", metavar="KEY", help="the key; others can read it in the process list: prefer OPENAI_API_KEY")

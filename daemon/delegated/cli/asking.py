@@ -82,7 +82,7 @@ class Started:
 
 
 def told(place: Place, started: Started) -> dict[str, str]:
-    """Return what a program is told of a request that was dropped: its id, its file, and where the RESULT will stand."""
+    """Return what a program is told of a request that was dropped: its id and file, and where the RESULT will be."""
     result = place.path(drop.result_name(started.key, "json"))
     return {"id": started.key, "request": place.path(started.name), "result": result}
 

@@ -56,7 +56,7 @@ def ask(args: argparse.Namespace) -> int:
 
 
 def at(place: Place, given: str) -> tuple[str, str, str | None]:
-    """Read FILE:LINE: the path below the workspace, words for the place, and what a comment there asks. Raises `Usage`."""
+    """Read FILE:LINE: the path below the root, words for the place, what a comment there asks. Raises `Usage`."""
     below, line, remark = _at(place, given)
     return below, room.place(below, line if remark is None else remark.line), None if remark is None else remark.text
 
