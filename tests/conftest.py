@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,3 +46,19 @@ def need() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture
+def git(house: House, need: Callable[[str], str]) -> Callable[..., str]:
+    """Run git in the workspace, which is a repository."""
+    program = need("git")
+
+    def run(*arguments: str, cwd: Path = house.workspace) -> str:
+        env = {"PATH": os.environ["PATH"], "HOME": str(house.tmp), "GIT_CONFIG_NOSYSTEM": "1"}
+        who = ("-c", "user.name=n", "-c", "user.email=n@example.org", "-c", "protocol.file.allow=always")
+        done = subprocess.run([program, *who, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("init", "-q")
+    return run

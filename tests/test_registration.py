@@ -29,22 +29,6 @@ def fresh(house: House) -> House:
     return house
 
 
-@pytest.fixture
-def git(house: House, need: Callable[[str], str]) -> Git:
-    """Run git in the workspace, which is a repository."""
-    program = need("git")
-
-    def run(*arguments: str, cwd: Path = house.workspace) -> str:
-        env = {"PATH": os.environ["PATH"], "HOME": str(house.tmp), "GIT_CONFIG_NOSYSTEM": "1"}
-        who = ("-c", "user.name=n", "-c", "user.email=n@example.org", "-c", "protocol.file.allow=always")
-        done = subprocess.run([program, *who, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    run("init", "-q")
-    return run
-
-
 def delegate(house: House, *arguments: str, code: int = 0) -> tuple[str, str]:
     program = "import sys; from delegated.cli import main; sys.exit(main())"
     done = subprocess.run(

@@ -240,9 +240,8 @@ def real(house: House) -> list[str]:
     return watch(house, "--format", "gcc", "--last", "1", "--once").stdout.splitlines()
 
 
-def snippet(language: str) -> str:
-    (text,) = (text for _, info, text in blocks(PAGE) if info == language)
-    return text
+def snippet(language: str, number: int = 0) -> str:
+    return [text for _, info, text in blocks(PAGE) if info == language][number]
 
 
 def known(command: list[str]) -> None:

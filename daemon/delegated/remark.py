@@ -122,8 +122,8 @@ def request(path: str, remark: Remark) -> Request:
 
 
 def place(path: str, line: int) -> str:
-    """Say where a request was made, in a form that is read like a compiler's: what stands there is sent first."""
-    return f"{path}:{line}: note: this is asked by a comment in the code"
+    """Say which place is asked about, in the form of a compiler: what stands there is then sent first."""
+    return f"{path}:{line}: note: this is what is asked about"
 
 
 def _style(path: str) -> _Style | None:
@@ -134,10 +134,10 @@ def _style(path: str) -> _Style | None:
 
 @cache
 def _opening(style: _Style) -> re.Pattern[str]:
-    """Match what opens a comment at the begin of a line, or behind white space; repeated marks (`##`, `///`) too."""
+    """Match what opens a block, and at the begin of a line or behind white space a mark, repeated ones (`///`) too."""
     blocks = "|".join(re.escape(opening) + r"\*?" for opening, _ in sorted(style.blocks, key=lambda b: -len(b[0])))
     marks = "|".join(f"{re.escape(mark)}(?:{re.escape(mark[-1])}){{0,80}}!?" for mark in style.lines)
-    return re.compile(rf"(?:^|(?<=\s))(?:{'|'.join(filter(None, (blocks, marks)))})")
+    return re.compile("|".join(filter(None, (blocks, rf"(?:^|(?<=\s))(?:{marks})" if marks else ""))))
 
 
 def _read(lines: Sequence[str], at: int, style: _Style) -> Remark | None:
