@@ -136,8 +136,10 @@ def keep(house: House, git: Git, kind: str) -> None:
     if kind == "loose":
         git("add", "app.py")
     elif kind in ("packed", "deltas", "no delta offsets", "version 4"):
+        lines = [f"{each**9 % 99_991}\n" for each in range(2_000)]
         for number in range(8):
-            (house.workspace / "app.py").write_text("".join(f"{each**9 % 99_991}\n" for each in range(2_000 + number)))
+            lines[number * 200] = "".join(f"{each**number % 99_991}" for each in range(200)) + "\n"
+            (house.workspace / "app.py").write_text("".join(lines))
             git("add", "app.py")
             git("commit", "-qm", "x")
         git("-c", f"repack.useDeltaBaseOffset={'false' if kind == 'no delta offsets' else 'true'}", "repack", "-adq")
