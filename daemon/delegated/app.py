@@ -19,6 +19,7 @@ import structlog
 from delegated import config as configs
 from delegated import logs, outfit, pricing, service
 from delegated.answer import Desk
+from delegated.comments import Comments
 from delegated.config import Config
 from delegated.errors import OperatorError
 from delegated.home import state_directory
@@ -65,6 +66,8 @@ class App:
         self._models: dict[Desk, Models] = {}
         self._spaces: dict[str, Workspace] = {}
         self._surveys: dict[str, Survey] = {}
+        self._configs: dict[str, Config] = {}
+        self._comments: dict[str, Comments] = {}
         self._retiring: set[asyncio.Task[None]] = set()
         self._ready: set[str] = set()
         self._beats: dict[str, float] = {}
@@ -110,6 +113,8 @@ class App:
             if self._ends and not self._signals:
                 await self._beside(self._notifier.finish, _LAST_S)
             self._notifier.stop()
+            for comments in self._comments.values():
+                comments.close()
             for models in tuple(self._models.values()):
                 await models.close()
             self._pool.shutdown(wait=False, cancel_futures=True)
@@ -146,6 +151,7 @@ class App:
         def price(name: str, reply: Reply) -> float | None:
             return pricing.cost(models.facts(name), reply.usage)
 
+        self._configs[path] = config
         models = Models(config, os.environ, self._words, self._lanes, ends=self._ends, budgeted=budgeted)
         if path not in self._spaces:
             self._spaces[path] = Workspace(path)
@@ -203,11 +209,24 @@ class App:
     def _on_ready(self, path: str) -> None:
         first = path not in self._ready
         self._ready.add(path)
+        if first:
+            self._see_to_comments(path, self._configs[path])
         if first and len(self._ready) == len(self._workers):
             service.ready(f"serving {len(self._workers)} workspace(s)")
             # Once nothing waits for us any more: the first request must not pay for these imports. The process waits
             # for the thread when it ends: one that was cut off inside a library in C++ would abort it.
             threading.Thread(target=self._warm, name="warm").start()
+
+    def _see_to_comments(self, path: str, config: Config) -> None:
+        """Watch the code of a workspace for comments that ask, or no longer."""
+        known = self._comments.get(path)
+        if config.comments and known is None and not self._ends:
+            folder = os.path.join(path, config.folder)
+            self._comments[path] = Comments(self._spaces[path], folder, events=config.watch != "poll")
+            self._comments[path].start()
+        elif known is not None and not config.comments:
+            del self._comments[path]
+            known.close()
 
     def _warm(self) -> None:
         with contextlib.suppress(Exception):
@@ -264,6 +283,7 @@ class App:
             self._lanes.knock()
             for path, config in fresh.items():
                 self._workers[path].reconfigure(desks[path], _settings(config))
+                self._see_to_comments(path, config)
             for desk in former:
                 task = asyncio.create_task(self._retire(desk))
                 self._retiring.add(task)

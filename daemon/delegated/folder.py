@@ -6,6 +6,7 @@ The client commands use this room too, so it imports nothing heavy.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -114,6 +115,13 @@ def result_name(key: str, suffix: str) -> str:
 def outcome_name(key: str) -> str:
     """Name the file that says how a RESULT turned out."""
     return f"{PREFIX}OUTCOME_{key}.yaml"
+
+
+def ever_asked(path: str, key: str) -> bool:
+    """Say whether a request of this id stands in a folder, has its RESULT there, or was claimed before."""
+    shard = hashlib.sha256(key.encode()).hexdigest()[:2]
+    found = (*request_names(key), result_name(key, "json"), os.path.join(".delegated", "jobs", shard, key))
+    return any(os.path.lexists(os.path.join(path, each)) for each in found)
 
 
 def status_name(key: str) -> str:

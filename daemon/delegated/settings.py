@@ -255,6 +255,8 @@ class Config:
     """Look this often where the file system gives no events."""
     watch: Literal["auto", "inotify", "poll"] = "auto"
     """How changes are noticed. `auto`: by events, by polling on network file systems."""
+    comments: bool = False
+    """Ask what a comment with `DELEGATE TO GPT-4O: …` asks that appears in a file while a daemon watches it."""
     on_edit: Literal["ask", "keep"] = "ask"
     """A request edited after its answer: `ask` again, which is billed, or `keep` the answer."""
 

@@ -70,6 +70,7 @@ GENERATED: Final = re.compile(
 )
 ENV_FILE: Final = re.compile(r"\.env(?!\.example\Z).*|.+\.env", re.IGNORECASE | re.DOTALL)
 _SCARCE: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+Stamp = tuple[int, int, int]
 _MISSING: Final = "File not found: paths are relative to the workspace root"
 _IS_DIRECTORY: Final = "a directory, not a file"
 _BELOW_LINK: Final = "below a symbolic link; links are not followed"
@@ -96,6 +97,7 @@ class Tree:
         self._roots = tuple(dict.fromkeys(path.rstrip("/") + "/" for path in (root, os.path.realpath(root))))
         self.warnings: list[str] = []
         self.env_files: tuple[str, ...] | None = None  # known once all was walked through
+        self.directories: list[tuple[str, ...]] = []  # that were walked through, once something was
 
     def source(self, path: str, why: str, limit: int) -> SourceFile | Omitted:
         """Read a path as a person wrote it."""
@@ -146,12 +148,31 @@ class Tree:
         """List the files that a glob may give, sorted."""
         return tuple(sorted(path for path, _ in self._walk()))
 
-    def stamps(self) -> Iterator[tuple[str, tuple[int, int, int]]]:
+    def stamps(self) -> Iterator[tuple[str, Stamp]]:
         """Yield what a glob may give with what tells that it changed: modification time (ns), size, inode."""
         for path, entry in self._walk():
             with suppress(OSError):  # gone meanwhile
-                info = entry.stat(follow_symlinks=False)
-                yield path, (info.st_mtime_ns, info.st_size, info.st_ino)
+                yield path, _stamp(entry.stat(follow_symlinks=False))
+
+    def stamp(self, path: str) -> Stamp | None:
+        """Return of one path what `stamps` would, without walking; None where a glob does not give it."""
+        parts = tuple(path.split("/"))
+        levels: _Levels = ()
+        for depth in range(len(parts)):
+            if rules := self._ignore_rules(parts[:depth]):
+                levels = (*levels, (depth, rules))
+            if not _listed(levels, parts[: depth + 1], directory=depth + 1 < len(parts)):
+                return None
+        directory = self._directory(parts[:-1])
+        if isinstance(directory, str):
+            return None
+        try:
+            info = os.stat(parts[-1], dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return None
+        finally:
+            os.close(directory)
+        return _stamp(info) if stat.S_ISREG(info.st_mode) else None
 
     def entries(self, parts: Sequence[str]) -> Iterator[tuple[str, int]]:
         """Yield the names in a directory, each with its type (`stat.S_IFMT`); none when it cannot be opened."""
@@ -276,9 +297,11 @@ class Tree:
         """Yield what a glob may give, level by level, so that one huge directory does not hide the others."""
         seen = 0
         env_files: list[str] = []
+        self.directories = []
         waiting: deque[tuple[tuple[str, ...], _Levels]] = deque([((), ())])
         while waiting:
             parts, levels = waiting.popleft()
+            self.directories.append(parts)
             if rules := self._ignore_rules(parts):
                 levels = (*levels, (len(parts), rules))
             for number, (entry, kind) in enumerate(self._entries(parts)):
@@ -295,15 +318,11 @@ class Tree:
                     break
                 path = (*parts, name)
                 is_directory = kind == stat.S_IFDIR
-                if is_directory and (name in VENDORED or len(path) >= _MAX_DEPTH):
+                if not is_directory and kind != stat.S_IFREG:
                     continue
-                if not is_directory and (kind != stat.S_IFREG or GENERATED.fullmatch(name)):
-                    continue
-                if not is_directory and ENV_FILE.fullmatch(name):
+                if not is_directory and ENV_FILE.fullmatch(name) and not GENERATED.fullmatch(name):
                     env_files.append("/".join(path))
-                if not paths.is_sound(name) or forbidden("/".join(path)):
-                    continue
-                if globs.ignored(levels, path, directory=is_directory):
+                if not _listed(levels, path, directory=is_directory):
                     continue
                 if is_directory:
                     waiting.append((path, levels))
@@ -321,6 +340,20 @@ class Tree:
 
 
 _Levels = tuple[tuple[int, Sequence[globs.Rule]], ...]
+
+
+def _listed(levels: _Levels, path: tuple[str, ...], *, directory: bool) -> bool:
+    """Say whether a glob may give a file, or what lies below a directory, by its name alone."""
+    name = path[-1]
+    if (name in VENDORED or len(path) >= _MAX_DEPTH) if directory else GENERATED.fullmatch(name):
+        return False
+    if not paths.is_sound(name) or forbidden("/".join(path)):
+        return False
+    return not globs.ignored(levels, path, directory=directory)
+
+
+def _stamp(info: os.stat_result) -> Stamp:
+    return info.st_mtime_ns, info.st_size, info.st_ino
 
 
 def _type(entry: os.DirEntry[str]) -> int:

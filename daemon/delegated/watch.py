@@ -233,6 +233,32 @@ def open_watch(path: str, bell: Bell, *, mode: str = "auto", file_system: Callab
     silent = kind if mode == "auto" and (kind in _SILENT or kind.startswith("fuse")) else ""
     if not sys.platform.startswith("linux"):
         return _Observed(path, bell)
+    reader = _read_inotify()
+    if isinstance(reader, Polling):
+        return reader
+    try:
+        return _Inotify(path, bell, reader, silent)
+    except OSError as error:
+        reader.stop()
+        reader.join(5)
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
+            raise
+        why = f"polling: no inotify watch left ({error.strerror}); see fs.inotify.max_user_watches"
+        return Polling(why, lacking=True)
+
+
+def open_reader(path: str) -> tuple[InotifyFD | None, str]:
+    """Start to read inotify's events for a tree of directories; None where it must be polled. Returns why, too."""
+    if not sys.platform.startswith("linux"):
+        return None, "polling: there is no inotify"
+    kind = file_system_of(path)
+    if kind in _SILENT or kind.startswith("fuse"):
+        return None, f"polling: a {kind} file system may not tell of every change"
+    reader = _read_inotify()
+    return (None, reader.why) if isinstance(reader, Polling) else (reader, "inotify")
+
+
+def _read_inotify() -> InotifyFD | Polling:
     from watchdog.observers import inotify_c
 
     if not hasattr(getattr(inotify_c, "WatchCallback", None), "on_queue_overflow"):
@@ -245,15 +271,7 @@ def open_watch(path: str, bell: Bell, *, mode: str = "auto", file_system: Callab
         why = f"polling: no inotify instance left ({error.strerror}); see fs.inotify.max_user_instances"
         return Polling(why, lacking=True)
     reader.start()
-    try:
-        return _Inotify(path, bell, reader, silent)
-    except OSError as error:
-        reader.stop()
-        reader.join(5)
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
-            raise
-        why = f"polling: no inotify watch left ({error.strerror}); see fs.inotify.max_user_watches"
-        return Polling(why, lacking=True)
+    return reader
 
 
 def file_system_of(path: str) -> str:

@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from delegated import folder as drop
 from delegated import remark as room
 from delegated.errors import OperatorError
 
@@ -37,13 +38,13 @@ def ask(args: argparse.Namespace) -> int:
     dropped: list[asking.Started] = []
     for each in wanted:
         key = room.key(below, each)
-        if _known(place, key):
+        if drop.ever_asked(place.folder, key):
             _say(args, f"{key}: asked already")
             continue
         try:
             dropped.append(asking.submit(place, room.request(below, each), key=key, wait=False))
         except Usage:
-            if not _known(place, key):
+            if not drop.ever_asked(place.folder, key):
                 raise
             continue  # the editor saved twice: the other one has dropped it
         if not args.json:
@@ -65,7 +66,7 @@ def key(place: Place, given: str) -> str | None:
     """Return the id of the comment that delegates at FILE:LINE; None when there is none, or when it is taken."""
     below, _, remark = _at(place, given)
     found = None if remark is None else room.key(below, remark)
-    return None if found is None or _known(place, found) else found
+    return None if found is None or drop.ever_asked(place.folder, found) else found
 
 
 def _at(place: Place, given: str) -> tuple[str, int, Remark | None]:
@@ -129,7 +130,3 @@ def _new(place: Place, below: str, remarks: Sequence[Remark]) -> list[Remark]:
             "ask about one of them: delegate ask --at FILE:LINE",
         ) from error
     return room.new(below, remarks, data)
-
-
-def _known(place: Place, key: str) -> bool:
-    return places.taken(place, key) or places.job_place(place, key) is not None
