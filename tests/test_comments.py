@@ -72,17 +72,11 @@ def test_what_is_saved_is_asked_once(house: House) -> None:
 
 
 def test_it_is_off_and_no_workspace_switches_it_on(house: House) -> None:
-    """By default nothing is watched; a file that comes with the code cannot ask for it."""
+    """A file that comes with the code cannot ask for it."""
     (house.workspace / ".delegated.yaml").write_text("comments: true\n")
     with pytest.raises(ConfigError, match="not for a workspace to set"):
         load(workspace=str(house.workspace), env=house.env, system_file="/nowhere")
-    (house.workspace / ".delegated.yaml").unlink()
-    daemon = house.up()
-    save(house, "app.py", f"# {SAID}\n")
-    house.drop("a")
-    house.result("a")
-    assert not daemon.has("comments.watching")
-    assert not list(house.folder.glob(f"{PREFIX}REQUEST_comment*"))
+    assert load(env={}, system_file="/nowhere").comments is False
 
 
 def test_what_git_brings_is_not_asked(house: House, git: Git) -> None:

@@ -50,7 +50,7 @@ class Comments:
         self._below = os.path.relpath(folder, workspace.root).replace(os.sep, "/") + "/"
         self._events = events
         self._known: dict[str, frozenset[str]] = {}  # what comments of a file asked at the last look
-        self._stamps: dict[str, Stamp] = {}
+        self._stamps: dict[str, Stamp] | None = None  # until everything was looked through once
         self._pace = Pace()
         self._lock = threading.Lock()
         self._touched: set[str] = set()
@@ -108,7 +108,7 @@ class Comments:
         why = "polling, as configured"
         if self._events:
             self._reader, why = open_reader(self._workspace.root)
-        took = self._walk(first=True)
+        took = self._walk()
         self._log.info("comments.watching", watch=why, directories=len(self._watched), seconds=round(took, 3))
         rests_until = time.monotonic() + (took * _SHARE if self._reader is None else 0.0)
         retries_at: float | None = None
@@ -133,8 +133,11 @@ class Comments:
             self._rung.wait(_QUIET_S)
         self._rung.clear()
 
-    def _walk(self, *, first: bool = False) -> float:
-        """Look through everything; return the seconds of CPU time that it took. What changed is looked at next."""
+    def _walk(self) -> float:
+        """Look through everything; return the seconds of CPU time that it took. What changed is looked at next.
+
+        The first time what the comments ask is only noted.
+        """
         began = time.thread_time()  # of this thread: a busy machine is no reason to look more rarely
         with self._lock:
             self._walk_wanted = False
@@ -144,13 +147,14 @@ class Comments:
             if self._attach({parts for parts in tree.directories if self._is_ours(parts)}):
                 with self._lock:
                     self._walk_wanted = True  # what came into a directory before it was watched
-            if first:
+            if self._stamps is None:
                 for path in stamps:
                     self._note(path, self._read(tree, path))
                 self._stamps = stamps
             else:
+                known = self._stamps
                 with self._lock:
-                    self._touched |= {path for path, stamp in stamps.items() if self._stamps.get(path) != stamp}
+                    self._touched |= {path for path, stamp in stamps.items() if known.get(path) != stamp}
             return took
         with self._lock:
             self._walk_wanted = True
@@ -161,13 +165,14 @@ class Comments:
         with self._lock:
             paths = sorted(self._touched)
             self._touched.clear()
-        if not paths:
+        known = self._stamps
+        if not paths or known is None:
             return False
         found: list[tuple[str, Remark]] = []
         waits = set(paths)
         with suppress(OSError), self._workspace.opened() as tree:
             stamps = {path: tree.stamp(path) for path in paths}
-            changed = [path for path, stamp in stamps.items() if stamp is not None and stamp != self._stamps.get(path)]
+            changed = [path for path, stamp in stamps.items() if stamp is not None and stamp != known.get(path)]
             for path in changed:
                 remarks = self._read(tree, path)
                 fresh = [each for each in remarks if self._is_new(tree, path, each)] if len(changed) <= _FILES else []
@@ -177,7 +182,7 @@ class Comments:
                         continue
                     found += [(path, each) for each in self._not_staged(path, fresh)]
                 self._note(path, remarks)
-                self._stamps[path] = stamps[path] or (0, 0, 0)
+                known[path] = stamps[path] or (0, 0, 0)
                 waits.discard(path)
             waits &= set(changed)
         with self._lock:
