@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from delegated import config, settings, yaml_values
+from delegated import config, keys, settings, yaml_values
 from delegated.config import Config, ConfigError, Endpoint
 from delegated.errors import OperatorError
 
@@ -430,6 +430,11 @@ def test_the_page_shows_every_setting_as_it_is() -> None:
 # -- keys --
 
 
+def _key(endpoint: Endpoint, env: dict[str, str], credentials: str | None) -> str | None:
+    found = keys.find(endpoint, env | ({"CREDENTIALS_DIRECTORY": credentials} if credentials else {}))
+    return found.value if found else None
+
+
 def test_a_key_is_looked_for_in_variable_credential_and_file(tmp_path: Path) -> None:
     """In this order; what is absent or blank is passed over."""
     file = tmp_path / "key"
@@ -438,12 +443,80 @@ def test_a_key_is_looked_for_in_variable_credential_and_file(tmp_path: Path) -> 
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     endpoint = Endpoint(base_url="https://x/v1", key_env="X_KEY", key_credential="x_key", key_file=str(file))
-    assert config.api_key(endpoint, {}, None) == "of-file"
-    assert config.api_key(endpoint, {"X_KEY": " "}, str(credentials)) == "of-file"
+    assert _key(endpoint, {}, None) == "of-file"
+    assert _key(endpoint, {"X_KEY": " "}, str(credentials)) == "of-file"
     (credentials / "x_key").write_text("of-credential\n")
-    assert config.api_key(endpoint, {}, str(credentials)) == "of-credential"
-    assert config.api_key(endpoint, {"X_KEY": "of-variable"}, str(credentials)) == "of-variable"
-    assert config.api_key(Endpoint(base_url="https://x/v1"), {"OPENAI_API_KEY": CANARY}, str(credentials)) is None
+    assert _key(endpoint, {}, str(credentials)) == "of-credential"
+    assert _key(endpoint, {"X_KEY": "of-variable"}, str(credentials)) == "of-variable"
+    assert _key(Endpoint(base_url="https://x/v1"), {"OPENAI_API_KEY": CANARY}, str(credentials)) is None
+
+
+def _prints(tmp_path: Path, script: str, *arguments: str, **more: str) -> Endpoint:
+    program = tmp_path / "keyring"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return Endpoint(base_url="https://x/v1", key_command=(str(program), *arguments), **more)
+
+
+def test_a_key_may_be_what_a_program_prints(tmp_path: Path) -> None:
+    """A keyring's own: run without a shell, outside of every workspace; a variable comes before, a file behind."""
+    endpoint = _prints(
+        tmp_path, 'pwd >&2; test "$PWD" = / && echo " $1-$X_HOME "', "a;b", key_env="X_KEY", key_file="/no"
+    )
+    found = keys.find(endpoint, {"X_HOME": "h"})
+    assert found is not None
+    assert (found.value, found.source) == ("a;b-h", f"the command {tmp_path}/keyring")
+    assert "a;b-h" not in repr(found)
+    assert _key(endpoint, {"X_KEY": "of-variable"}, None) == "of-variable"
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (f"echo {CANARY}; exit 3", "ended with 3"),
+        ("true", "printed nothing"),
+        (f"echo {CANARY}; echo {CANARY}", "more than a key"),
+        (f"while :; do echo {CANARY}; done", "printed more than a key"),
+        (f"echo {CANARY}; sleep 600 & sleep 600", "took longer than"),
+        (f"echo {CANARY}; exec 1>&-; sleep 600", "took longer than"),
+    ],
+)
+def test_a_program_that_prints_no_key_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, words: str
+) -> None:
+    """What it printed is told to nobody, what it started is ended, and nothing waits longer than it may."""
+    if "longer" in words:
+        monkeypatch.setattr(keys, "COMMAND_S", 0.3)
+    with pytest.raises(OperatorError, match=words) as caught:
+        keys.find(_prints(tmp_path, script), {"PATH": os.environ["PATH"]})
+    assert CANARY not in str(caught.value) + caught.value.hint
+    with pytest.raises(OperatorError, match="cannot be started"):
+        keys.find(Endpoint(base_url="https://x/v1", key_command=(str(tmp_path / "gone"),)), {})
+
+
+def test_a_key_command_is_the_users_and_absolute(machine: Machine) -> None:
+    """A name would be looked for in PATH, where a workspace's own programs may come first; a workspace sets none."""
+    machine.write("user", "endpoints:\n  openai:\n    key_command: [secret-tool, lookup]\n")
+    assert "the absolute path of a program" in machine.problems()[0]
+    machine.write("user", "endpoints:\n  openai:\n    key_command: [/usr/bin/secret-tool, lookup, service, x]\n")
+    assert machine.load().endpoints["openai"].key_command == ("/usr/bin/secret-tool", "lookup", "service", "x")
+    machine.write("workspace", "endpoints:\n  openai:\n    key_command: [/bin/echo]\n")
+    assert "not for a workspace to set" in machine.problems()[0]
+
+
+def test_a_key_command_is_asked_once(tmp_path: Path) -> None:
+    """Each request needs the key; a keyring may ask its user each time. That it failed is kept, too, for a while."""
+    from delegated.outfit import Models
+    from delegated.tokens import counter
+
+    log = tmp_path / "calls"
+    for script, expected in (("echo k", ("k",)), ("exit 1", ())):
+        endpoint = _prints(tmp_path, f"echo x >> '{log}'; {script}")
+        models = Models(Config(endpoints={"openai": endpoint}), {"PATH": os.environ["PATH"]}, counter)
+        log.write_text("")
+        for _ in range(3):
+            assert models.own_keys() == expected
+        assert log.read_text() == "x\n"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
@@ -453,7 +526,7 @@ def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -
     file.write_text(CANARY)
     file.chmod(mode)
     with pytest.raises(OperatorError) as caught:
-        config.api_key(Endpoint(base_url="https://x/v1", key_file=str(file)), {})
+        keys.find(Endpoint(base_url="https://x/v1", key_file=str(file)), {})
     assert caught.value.exit_code == 78
     assert caught.value.hint == f"chmod 600 {file}"
     assert CANARY not in str(caught.value)
@@ -469,7 +542,7 @@ def test_a_key_file_without_one_key_is_refused(tmp_path: Path, kind: str) -> Non
         file.write_text({"empty": "", "two lines": f"{CANARY}\nX: y", "accent": f"{CANARY}é"}[kind])
         file.chmod(0o600)
     with pytest.raises(OperatorError) as caught:
-        config.api_key(Endpoint(base_url="https://x/v1", key_file=str(file)), {})
+        keys.find(Endpoint(base_url="https://x/v1", key_file=str(file)), {})
     assert str(file) in str(caught.value)
     assert CANARY not in str(caught.value) + caught.value.hint
 

@@ -14,11 +14,11 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
-from delegated import layers, pricing
+from delegated import keys, layers, pricing
 from delegated.errors import OperatorError
 from delegated.layers import Merged
 from delegated.settings import BUILT_IN, LOOPBACK, Config, Endpoint, Log, ModelSettings, Notify, Retry, adapter
@@ -34,7 +34,6 @@ __all__ = [
     "ModelSettings",
     "Notify",
     "Retry",
-    "api_key",
     "files",
     "folder",
     "load",
@@ -259,27 +258,17 @@ def named(config: Config) -> tuple[str, ...]:
     return tuple(dict.fromkeys((config.model, *config.compare_models, *steps)))
 
 
-def api_key(endpoint: Endpoint, env: Mapping[str, str], credentials_dir: str | None = None) -> str | None:
-    """Return the endpoint's key: from its variable, else its credential, else its file; None when there is none.
-
-    Raises:
-        OperatorError: a key file that others may read, or that cannot be read, or holds anything but one key.
-    """
-    return _key_at(
-        Keyed("key_file", endpoint.key_env, endpoint.key_credential, endpoint.key_file), env, credentials_dir
-    )
-
-
 def webhook_secret(notify: Notify, env: Mapping[str, str], credentials_dir: str | None = None) -> bytes | None:
     """Return the bytes that webhooks are signed with; None when there are none.
 
     Raises:
-        OperatorError: as `api_key`, and where what is found is not `whsec_` and 24 to 64 bytes in Base64.
+        OperatorError: as `keys.find`, and where what is found is not `whsec_` and 24 to 64 bytes in Base64.
     """
     variable, credential, file = notify.webhook_secret_env, notify.webhook_secret_credential, notify.webhook_secret_file
-    text = _key_at(Keyed("webhook_secret_file", variable, credential, file), env, credentials_dir)
-    if text is None:
+    found = keys.at(keys.Keyed("webhook_secret_file", variable, credential, file), env, credentials_dir)
+    if found is None:
         return None
+    text = found.value
     try:
         coded = text.removeprefix("whsec_").rstrip("=")
         secret = base64.b64decode(coded + "=" * (-len(coded) % 4), validate=True)
@@ -289,53 +278,6 @@ def webhook_secret(notify: Notify, env: Mapping[str, str], credentials_dir: str 
         hint = "echo whsec_$(openssl rand -base64 32) makes one"
         raise OperatorError("the webhook's secret should be `whsec_` and 24 to 64 bytes in Base64", EX_CONFIG, hint)
     return secret
-
-
-@dataclass(frozen=True, slots=True)
-class Keyed:
-    """Where a key is looked for, in this order; `setting` names the last one."""
-
-    setting: str
-    variable: str
-    credential: str
-    file: str
-
-
-def _key_at(at: Keyed, env: Mapping[str, str], credentials_dir: str | None) -> str | None:
-    if at.variable and (key := env.get(at.variable, "").strip()):
-        return _one_key(key, f"${at.variable}")
-    if at.credential and credentials_dir:
-        path = os.path.join(credentials_dir, at.credential)
-        if found := _key_in(path, private=False):  # systemd guards it, and shows it as 0440 to the service's user
-            return _one_key(found, path)
-    if at.file:
-        path = os.path.expanduser(at.file)
-        if found := _key_in(path, private=True):
-            return _one_key(found, path)
-        hint = f"write the key into it, or drop `{at.setting}`"
-        raise OperatorError(f"the key file {path} is absent or empty", EX_CONFIG, hint)
-    return None
-
-
-def _key_in(path: str, *, private: bool) -> str | None:
-    try:
-        found = layers.open_regular(path)
-        if found is None:
-            return None
-        file, mode = found
-        with file:
-            if private and os.name == "posix" and mode & 0o077:
-                message = f"others may read the key in {path} (mode {stat.S_IMODE(mode):04o})"
-                raise OperatorError(message, EX_CONFIG, f"chmod 600 {path}")
-            return file.read(8192).decode("utf-8", "replace").strip()
-    except OSError as error:
-        raise OperatorError(f"the key in {path} cannot be read: {error.strerror}", EX_CONFIG) from error
-
-
-def _one_key(key: str, where: str) -> str:
-    if re.fullmatch(r"[\x21-\x7e]+", key):
-        return key
-    raise OperatorError(f"{where} holds more than a key: white space or unprintable characters", EX_CONFIG)
 
 
 def warnings(config: Config, env: Mapping[str, str]) -> tuple[str, ...]:
@@ -352,7 +294,7 @@ def warnings(config: Config, env: Mapping[str, str]) -> tuple[str, ...]:
             )
     for name, endpoint in config.endpoints.items():
         url_parts = urlsplit(endpoint.base_url)
-        keyed = endpoint.key_env or endpoint.key_credential or endpoint.key_file
+        keyed = endpoint.key_env or endpoint.key_credential or endpoint.key_command or endpoint.key_file
         if url_parts.scheme == "http" and url_parts.hostname not in LOOPBACK and keyed:
             found.append(f"endpoint `{name}` would send its key and your code in the clear: use https")
     if config.notify.webhook_url:

@@ -236,7 +236,7 @@ def complaint(error: Any) -> str:
     if error["type"] == "unexpected_keyword_argument":
         name = str(path[-1])
         if path[0] == "endpoints" and "key" in name:
-            return f"`{dotted(path)}`: keys are not written here; name their place: key_env, key_credential, key_file"
+            return f"`{dotted(path)}`: keys are not written here; name their place: key_env, key_file or the like"
         inside = [key for key in dotted_keys() if key.count(".") == len(path) - 1 and _same_section(key, path)]
         elsewhere = [key for key in dotted_keys() if key.split(".")[-1] == name]
         guess = (

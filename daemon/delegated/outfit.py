@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -10,10 +11,11 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from delegated import config as configs
-from delegated import pricing
+from delegated import keys, pricing
 from delegated.config import Config, Endpoint, Retry
 from delegated.errors import OperatorError, Refused, Unavailable
 from delegated.gather import Gatherer, Limits, Tokens
+from delegated.keys import Key
 from delegated.models import Model, Wire
 from delegated.models.gate import Gate, Gated, pauses
 from delegated.models.offline import Offline
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 _ATTEMPTS: Final = 6  # in a run that is to end
 _DEADLINE_S: Final = 600.0  # likewise
+_COMMAND_REST_S: Final = 60.0  # after a key command that failed
 
 
 class Lanes:
@@ -86,6 +89,7 @@ class Models:
         self._lanes = lanes or Lanes()
         self._ends = ends
         self._made: dict[str, tuple[Model, ModelFacts]] = {}
+        self._keys: dict[Endpoint, tuple[float, Key | OperatorError | None]] = {}
 
     def find(self, name: str) -> tuple[Model, ModelFacts]:
         """Return a model and what is known of it.
@@ -128,7 +132,24 @@ class Models:
             await model.close()
 
     def _key(self, endpoint: Endpoint) -> str | None:
-        return configs.api_key(endpoint, self._env, self._env.get("CREDENTIALS_DIRECTORY"))
+        """Return an endpoint's key. What a command printed is kept until the next reload, that it failed for a while.
+
+        A keyring may ask a person each time, and requests come by the hundred.
+        """
+        if not endpoint.key_command:
+            found = keys.find(endpoint, self._env)
+            return found.value if found else None
+        until, known = self._keys.get(endpoint, (0.0, None))
+        if time.monotonic() >= until:
+            try:
+                known = keys.find(endpoint, self._env)
+                until = math.inf
+            except OperatorError as error:
+                known, until = error, time.monotonic() + _COMMAND_REST_S
+            self._keys[endpoint] = until, known
+        if isinstance(known, OperatorError):
+            raise known
+        return known.value if known else None
 
     def _make(self, name: str) -> tuple[Model, ModelFacts]:
         facts = self.facts(name)
@@ -153,7 +174,7 @@ class Models:
         except OperatorError as error:  # one endpoint's key is no reason to stop asking the others
             advice = f"; {error.hint}" if error.hint else ""
             raise Refused("bad_key", f"{error}{advice}") from error
-        if not key and (endpoint.key_env or endpoint.key_credential or endpoint.key_file):
+        if not key and keys.named(endpoint):
             raise Refused("missing_key", f"{endpoint.key_env or 'an API key'} environment variable required")
         model = self._paid(name, facts, endpoint, key or "none")
         return self._budgeted(model, facts), facts

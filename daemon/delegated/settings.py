@@ -35,12 +35,12 @@ class _Between:
 class _Must:
     """A further rule: `complaint(value)` says what would be right, None when the value is."""
 
-    complaint: Callable[[str], str | None]
+    complaint: Callable[[Any], str | None]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         from pydantic_core import core_schema
 
-        def check(value: str) -> str:
+        def check(value: Any) -> Any:
             if value and (wrong := self.complaint(value)):
                 raise ValueError(wrong)
             return value
@@ -57,7 +57,7 @@ def _not_a_url(text: str) -> str | None:
     if url.scheme not in ("http", "https") or not host or re.search(r"[\s\x00-\x1f]", text):
         return "should be a URL such as https://api.openai.com/v1"
     if url.username is not None or url.query or url.fragment:
-        return "should hold no user, password or query: keys come from `key_env`, `key_credential` or `key_file`"
+        return "should hold no user, password or query: keys come from `key_env`, `key_file` or the like"
     return None
 
 
@@ -88,6 +88,12 @@ def _not_a_name(text: str) -> str | None:
 
 def _not_absolute(text: str) -> str | None:
     return None if os.path.isabs(os.path.expanduser(text)) else "should be an absolute path, or begin with ~/"
+
+
+def _not_a_command(words: Sequence[str]) -> str | None:
+    if os.path.isabs(os.path.expanduser(words[0])) and not any("\0" in word for word in words):
+        return None
+    return "should begin with the absolute path of a program, as [/usr/bin/secret-tool, lookup, service, delegated]"
 
 
 def _not_below(text: str) -> str | None:
@@ -175,6 +181,8 @@ class Endpoint:
     """Environment variable that holds the key; looked at first."""
     key_credential: Annotated[str, _Must(_not_a_name)] = ""
     """File below $CREDENTIALS_DIRECTORY (systemd's LoadCredential=) that holds the key; looked at second."""
+    key_command: Annotated[tuple[str, ...], _Must(_not_a_command)] = ()
+    """Program, by its absolute path, and arguments that print the key, in 5 s; looked at third."""
     key_file: _AbsolutePath = ""
     """File of mode 0600 that holds the key and nothing else; looked at last."""
     timeout_s: _Seconds = 600.0
@@ -380,7 +388,7 @@ def kind_at(path: Sequence[str | int]) -> str | None:
     if is_dataclass(at) or get_origin(at) is Mapping:
         return "section"
     if get_origin(at) is tuple:
-        return "names" if path[-1] in ("compare_models", "ladder") else "paths"
+        return "names" if path[-1] in ("compare_models", "ladder", "key_command") else "paths"
     kinds = {type(each) for each in get_args(at)} if get_origin(at) is Literal else set(get_args(at)) or {at}
     return "text" if kinds <= {str, type(None)} else "scalar"
 

@@ -175,7 +175,7 @@ def _worth_another_try(place: Place, key: str) -> bool:
 
 def _unable(place: Place, models: str) -> str:
     """Say why nobody can be asked from here, "" when somebody can. A daemon has keys of its own."""
-    from delegated import config, pricing
+    from delegated import config, keys, pricing
 
     if places.holder(place) is not None:
         return ""
@@ -184,10 +184,9 @@ def _unable(place: Place, models: str) -> str:
     for name in filter(None, (models or settings.model).replace(" ", "").split(",")):
         facts = pricing.facts(name)
         endpoint = config.endpoint_of(settings, name)
-        keyed = endpoint.key_env or endpoint.key_credential or endpoint.key_file
-        if (facts and facts.provider in ("offline", "scripted")) or not keyed:
+        if (facts and facts.provider in ("offline", "scripted")) or not keys.named(endpoint):
             return ""
-        if config.api_key(endpoint, os.environ, os.environ.get("CREDENTIALS_DIRECTORY")):
+        if keys.find(endpoint, os.environ):
             return ""
         missing.append(endpoint.key_env or "an API key")
     return f"there is no key here ({', '.join(dict.fromkeys(missing))} is not set), as on the pull request of a fork"

@@ -35,7 +35,7 @@ def tokens() -> Check:
 
 def model(settings: Config, workspace: str, served: str | None, connect: bool) -> Iterator[Check]:
     """Check the model, its key, its endpoint and the clock."""
-    from delegated import pricing
+    from delegated import keys, pricing
     from delegated.config import endpoint_of, named
     from delegated.outfit import Models
     from delegated.tokens import counter
@@ -62,12 +62,12 @@ def model(settings: Config, workspace: str, served: str | None, connect: bool) -
         return
     endpoint = endpoint_of(settings, name)
     yield from spending(settings, workspace, served)
-    source, key = _key(endpoint)
-    yield Check("key", "ok", f"present, from {source}" if key else "this endpoint needs none")
+    key = keys.find(endpoint, os.environ)
+    yield Check("key", "ok", f"present, from {key.source}" if key else "this endpoint needs none")
     if not connect:
         yield clock(None, "", paid=True)
         return
-    reached, host, told = _reach(endpoint, key, name)
+    reached, host, told = _reach(endpoint, key.value if key else "", name)
     yield reached
     if told is not None and told.shutdown and told.shutdown != facts.shutdown:
         late = pricing.warning(replace(facts, shutdown=told.shutdown), today)
@@ -135,20 +135,6 @@ def spending(settings: Config, workspace: str, served: str | None) -> Iterator[C
                 "raise it in the configuration, or wait; `delegate costs` shows the account",
             )
     yield Check("spending", "ok", f"{path}, {len(held)} budget(s)" if known else "nothing was spent yet")
-
-
-def _key(endpoint: Endpoint) -> tuple[str, str]:
-    """Return where the key comes from, in words, and the key, which is never shown."""
-    from delegated.config import api_key
-
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    if endpoint.key_env and api_key(replace(endpoint, key_credential="", key_file=""), os.environ):
-        source = f"the variable {endpoint.key_env}"
-    elif endpoint.key_credential and api_key(replace(endpoint, key_file=""), os.environ, credentials):
-        source = f"the systemd credential {endpoint.key_credential}"
-    else:
-        source = endpoint.key_file
-    return source, api_key(endpoint, os.environ, credentials) or ""
 
 
 def _reach(endpoint: Endpoint, key: str, name: str) -> tuple[Check, str, Description | None]:

@@ -124,18 +124,18 @@ def _batches(
 
 
 def _own_keys(found: Config) -> tuple[str, ...]:
-    from delegated import config
+    from delegated import keys
     from delegated.errors import OperatorError
 
-    keys: list[str] = []
+    found_keys: list[str] = []
     for endpoint in found.endpoints.values():
         try:
-            key = config.api_key(endpoint, os.environ, os.environ.get("CREDENTIALS_DIRECTORY"))
+            key = keys.find(endpoint, os.environ)
         except OperatorError:
             continue
         if key:
-            keys.append(key)
-    return tuple(keys)
+            found_keys.append(key.value)
+    return tuple(found_keys)
 
 
 # -- explain --
