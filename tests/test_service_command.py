@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 KEY = "sk-proj-0123456789abcdefghijklmnop"
 MAIN = "import sys; from delegated.cli import main; sys.exit(main())"
 ON_A_MAC = "import sys, zoneinfo, delegated.cli; sys.platform = 'darwin'; sys.exit(delegated.cli.main())"
+ON_WINDOWS = ON_A_MAC.replace("darwin", "win32")
 TOOL = """#!/bin/sh
 echo "$(basename "$0") $*" >> {log}
 case "$*" in
@@ -86,6 +88,7 @@ def test_the_shipped_files_are_those_of_the_project() -> None:
     assert unit_texts.shipped("delegated.service") == (ROOT / "systemd" / "delegated.service").read_bytes()
     plist = "io.github.delegated.plist"
     assert unit_texts.shipped(plist) == (ROOT / "config" / "launchd" / plist).read_bytes()
+    assert unit_texts.shipped("delegated.xml") == (ROOT / "config" / "windows" / "delegated.xml").read_bytes()
 
 
 def test_it_is_installed_and_leaves_nothing(desk: Desk, need: Callable[[str], str]) -> None:
@@ -270,10 +273,144 @@ def test_a_launch_agent_is_written_for_a_mac(desk: Desk) -> None:
     assert desk.tree() == []
 
 
+ORDER = {
+    "Task": ["RegistrationInfo", "Triggers", "Principals", "Settings", "Actions"],
+    "LogonTrigger": ["Enabled", "UserId"],
+    "Principal": ["UserId", "LogonType", "RunLevel"],
+    "Exec": ["Command", "Arguments"],
+}
+
+
+def task(path: Path) -> dict[str, str]:
+    """Read a task as Windows does, hold it against the documented order of elements, and return its texts by name."""
+    data = path.read_bytes()
+    assert data.startswith(b"\xff\xfe"), "schtasks takes UTF-16 with its mark"
+    root = ElementTree.fromstring(data)
+    found: dict[str, str] = {}
+    for element in root.iter():
+        space, _, name = element.tag.rpartition("}")
+        assert space == "{http://schemas.microsoft.com/windows/2004/02/mit/task"
+        found[name] = element.text or ""
+        if name in ORDER:
+            assert [child.tag.rpartition("}")[2] for child in element] == ORDER[name]
+    assert root.get("version") == "1.2"
+    return found
+
+
+def played(desk: Desk, *names: str) -> None:
+    """Play the tools of Windows."""
+    for name in names:
+        says = "desk\\me\r" if name.startswith("whoami") else "a line"
+        log = shlex.quote(str(desk.log))
+        text = f"#!/bin/sh\nprintf '%s %s\\n' {name} \"$*\" >> {log}\nprintf '%s\\n' {shlex.quote(says)}\n"
+        desk.tool(name, text)
+        desk.tool(f"{name}.EXE", text)  # the name that is looked for on Windows
+    desk.house.env["PATHEXT"] = ".EXE"
+
+
+def test_inside_wsl_without_systemd_windows_starts_it(desk: Desk) -> None:
+    """A task at the logon of this user, for this distribution, program and workspaces; what it runs is run here."""
+    played(desk, "schtasks.exe", "whoami.exe")
+    env = {"WSL_DISTRO_NAME": "Debian 12", "OPENAI_API_KEY": KEY}
+    code = f"import delegated.cli.service as s; s._SYSTEMD = '/nowhere'; {MAIN}"
+    dry = desk.run("install", "--save-key", "--dry-run", code=code, **env)
+    assert (dry.returncode, desk.tree()) == (exits.OK, []), dry.stderr
+    assert "<LogonTrigger>" in dry.stdout
+    assert KEY not in dry.stdout
+    done = desk.run("install", "--save-key", code=code, **env)
+    assert done.returncode == exits.OK, done.stderr
+    path = desk.home / ".config" / "delegated" / "delegated.xml"
+    seen = "\\\\wsl$\\Debian 12" + str(path).replace("/", "\\")
+    assert desk.told()[-2:] == [
+        f"schtasks.exe /Create /TN delegated /XML {seen} /F",
+        "schtasks.exe /Run /TN delegated",
+    ]
+    found = task(path)
+    assert (found["UserId"], found["Command"]) == ("desk\\me", "C:\\Windows\\System32\\wsl.exe")
+    which, name, exec_, shell, flag, script = shlex.split(found["Arguments"])
+    assert (which, name, exec_, shell, flag) == ("--distribution", "Debian 12", "--exec", "sh", "-c")
+    # What Windows would have WSL run, run: with a program in its place that tells what it was given.
+    program = desk.home / "program"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@" >&2\ncat "$DELEGATED_ENDPOINTS__OPENAI__KEY_FILE" >&2\n')
+    program.chmod(0o755)
+    line = script.partition(" exec ")[2].partition(" --workspace ")[0]
+    subprocess.run(
+        ["sh", "-c", script.replace(f"exec {line} ", f"exec {program} ")], env=desk.house.env, check=True, timeout=30
+    )
+    log = desk.home / ".local" / "state" / "delegated" / "service.log"
+    assert log.read_text() == f"--workspace\n{desk.house.workspace}\n{KEY}\n"
+    log.unlink()
+    assert desk.run("status", code=code, **env).returncode == exits.OK
+    assert desk.run("uninstall", code=code, **env).returncode == exits.OK
+    assert desk.told()[-2:] == ["schtasks.exe /End /TN delegated", "schtasks.exe /Delete /TN delegated /F"]
+    assert not path.exists()
+
+
+def test_with_systemd_inside_wsl_it_is_a_unit(desk: Desk) -> None:
+    """Where systemd runs, nothing is different in WSL."""
+    code = f"import delegated.cli.service as s; s._SYSTEMD = '/'; {MAIN}"
+    assert desk.run("install", code=code, WSL_DISTRO_NAME="Debian").returncode == exits.OK
+    assert desk.unit.exists()
+
+
+def test_on_windows_itself_the_task_starts_it_in_wsl(desk: Desk) -> None:
+    """The same from the other side; the key cannot be kept there, and the log is read through WSL."""
+    played(desk, "schtasks", "whoami", "wsl")
+    refused = desk.run("install", "--save-key", code=ON_WINDOWS, OPENAI_API_KEY=KEY)
+    assert refused.returncode == exits.USAGE
+    assert "inside WSL" in refused.stderr
+    done = desk.run("install", code=ON_WINDOWS)
+    assert done.returncode == exits.OK, done.stderr
+    path = desk.home / ".config" / "delegated" / "delegated.xml"
+    assert desk.told()[-2:] == [f"schtasks /Create /TN delegated /XML {path} /F", "schtasks /Run /TN delegated"]
+    found = task(path)
+    script = shlex.split(found["Arguments"])[-1]
+    assert script == (
+        "mkdir -p ~/.local/state/delegated; exec ~/.local/bin/delegated"
+        f" --workspace '{desk.house.workspace}' 2>>~/.local/state/delegated/service.log"
+    )
+    assert desk.run("logs", "-n", "5", code=ON_WINDOWS).stdout == "a line\n"
+    assert desk.told()[-1] == "wsl --exec sh -c tail -n 5 ~/.local/state/delegated/service.log"
+    assert desk.run("uninstall", code=ON_WINDOWS).returncode == exits.OK
+    assert desk.tree() == []
+
+
+@pytest.mark.parametrize(
+    ("path", "seen"),
+    [
+        ("C:\\code\\my app", ("", "/mnt/c/code/my app")),
+        ("d:/code", ("", "/mnt/d/code")),
+        ("\\\\wsl$\\Ubuntu\\home\\me\\x", ("Ubuntu", "/home/me/x")),
+        ("\\\\wsl.localhost\\Debian\\srv", ("Debian", "/srv")),
+        ("//WSL$/Debian", ("Debian", "/")),
+        ("/home/me", ("", "/home/me")),
+        ("\\\\server\\share\\x", None),
+        ("C:code", None),
+        ("code", None),
+    ],
+)
+def test_a_path_of_windows_as_wsl_sees_it(path: str, seen: tuple[str, str] | None) -> None:
+    """Drives below /mnt, the files of a distribution at their place; another machine's share is not seen there."""
+    if seen is not None:
+        assert unit_texts.in_wsl(path) == seen
+        return
+    with pytest.raises(ValueError, match="no drive"):
+        unit_texts.in_wsl(path)
+
+
+def test_a_task_holds_no_name_that_is_read_anew() -> None:
+    """Windows, WSL and a shell each read the line: what one of them would replace is refused, the rest escaped."""
+    for bad in ("/a'b", '/a"b', "/a%TEMP%b", "/a$(Arg0)", "/a\\b", "/a`b", "/a\nb"):
+        with pytest.raises(ValueError, match="cannot stand in a task"):
+            unit_texts.task("delegated", [bad], distribution="", owner="")
+    data = unit_texts.task("delegated", ["/a & <b>"], distribution="", owner="")
+    assert "--workspace '/a & <b>'" in ElementTree.fromstring(data).findtext(".//{*}Arguments", "")
+
+
 def test_where_the_daemon_does_not_run_it_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On Windows it answers as the daemon does: inside WSL 2."""
+    """On any other system without what it needs it answers as the daemon does: inside WSL 2."""
     monkeypatch.setattr(disk, "SERVES", False)
     assert main(["service", "install"]) == exits.CONFIGURATION
     assert "WSL 2" in capsys.readouterr().err

@@ -26,6 +26,7 @@ from .serve import require_posix
 
 _WAIT_S: Final = 120.0  # systemd gives the daemon 90 s to stop
 _KEY: Final = "openai_api_key"
+_SYSTEMD: Final = "/run/systemd/system"  # is there exactly where systemd runs
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +69,9 @@ def manager() -> Manager:
         hint = "launchd starts agents of a user who is logged in on the screen, not over SSH"
         state = ("launchctl", "print", f"{user}/{unit_texts.LABEL}")
         return Manager("launchctl", path, (("launchctl", "bootstrap", user, path),), (out,), (), state, hint)
+    distribution = _distribution()
+    if sys.platform == "win32" or distribution:
+        return _task_scheduler(distribution)
     if sys.platform.startswith("linux"):
         path = os.path.join(_config(), "systemd", "user", unit_texts.NAME)
         user = ("systemctl", "--user")
@@ -93,9 +97,28 @@ def manager() -> Manager:
     )
 
 
+def _task_scheduler(distribution: str) -> Manager:
+    """Return that of Windows, from the inside of a distribution of WSL or ("") from Windows itself."""
+    tool = "schtasks.exe" if distribution else "schtasks"
+    path = os.path.join(_config(), "delegated", unit_texts.TASK)
+    seen = f"\\\\wsl$\\{distribution}{path}".replace("/", "\\") if distribution else path
+    name = ("/TN", "delegated")
+    start = ((tool, "/Create", *name, "/XML", seen, "/F"), (tool, "/Run", *name))
+    stop = ((tool, "/End", *name), (tool, "/Delete", *name, "/F"))
+    hint = "Windows' own programs must be found, inside WSL with its interop on; by hand: docs/service.md"
+    return Manager(tool, path, start, stop, (), (tool, "/Query", *name, "/FO", "LIST", "/V"), hint)
+
+
+def _distribution() -> str:
+    """Return the name of the distribution of WSL that this runs in, where it has no systemd; else ""."""
+    name = os.environ.get("WSL_DISTRO_NAME", "")
+    return name if sys.platform.startswith("linux") and name and not os.path.isdir(_SYSTEMD) else ""
+
+
 def run(args: argparse.Namespace) -> int:
     """Do it, telling each step."""
-    require_posix()
+    if sys.platform != "win32":
+        require_posix()
     to = manager()
     record_path = os.path.join(state_directory(os.environ), "service.json")
     record = installed.read(record_path)
@@ -107,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         terminal.say("no service was installed by this command")
         terminal.next_step("delegate service install")
         return exits.ABSENT
-    return _status(to, record) if args.action == "status" else _logs(args.number, follow=args.follow)
+    return _status(to, record) if args.action == "status" else _logs(to, args.number, follow=args.follow)
 
 
 def _install(args: argparse.Namespace, to: Manager, record_path: str, record: Installed | None) -> int:
@@ -127,9 +150,9 @@ def _install(args: argparse.Namespace, to: Manager, record_path: str, record: In
         for file in files:
             terminal.out(f"would write {file.path} (mode {file.mode:04o})")
             # Never the key, not even where it is to be kept.
-            terminal.out("  [key]" if os.path.basename(file.path) == _KEY else _indented(file.data.decode()))
+            terminal.out("  [key]" if os.path.basename(file.path) == _KEY else _indented(_text(file.data)))
         for command in to.start:
-            terminal.out(f"would run {shlex.join(command)}")
+            terminal.out(f"would run {_shown(command)}")
         return exits.OK
     _need(to)
     try:
@@ -141,12 +164,12 @@ def _install(args: argparse.Namespace, to: Manager, record_path: str, record: In
     if sys.platform == "darwin":
         _call(to.stop[0])  # of an earlier one; there need not be any
     for command in to.start:
-        terminal.out(shlex.join(command))
+        terminal.out(_shown(command))
         failed = _call(command)
         if failed:
             hint = f"the files stay. {to.hint}; then: delegate service install, or: delegate service uninstall"
-            raise OperatorError(f"{shlex.join(command)}: {failed}", exits.UNHEALTHY, hint)
-    _tell_key()
+            raise OperatorError(f"{_shown(command)}: {failed}", exits.UNHEALTHY, hint)
+    _tell_key(to)
     terminal.next_step("delegate service status", "delegate service logs")
     if to.tool == "systemctl":
         terminal.say("it ends when you log out; to keep it: loginctl enable-linger")
@@ -186,14 +209,27 @@ def _files(to: Manager, workspaces: tuple[str, ...], *, save_key: bool) -> list[
     home, key_file = os.path.expanduser("~"), os.path.join(_config(), "delegated", _KEY)
     files = []
     if save_key:
+        if to.tool == "schtasks":
+            raise Usage("--save-key: the key has to be where the daemon runs", "inside WSL: docs/service.md#windows")
         key = os.environ.get("OPENAI_API_KEY", "").strip()
         if not key:
             raise Usage("--save-key: OPENAI_API_KEY is not set", "export OPENAI_API_KEY=sk-...")
         files.append(File(key_file, key.encode() + b"\n", 0o600))
     try:
+        known = key_file if save_key or os.path.exists(key_file) else ""
         if to.tool == "launchctl":
-            known = key_file if save_key or os.path.exists(key_file) else ""
             data = unit_texts.launchd(_program(), workspaces, home, known)
+        elif to.tool == "schtasks":
+            seen = [unit_texts.in_wsl(path) for path in workspaces]
+            distributions = {name for name, _ in seen if name}
+            if len(distributions) > 1:
+                raise ValueError(f"the workspaces lie in several distributions: {', '.join(sorted(distributions))}")
+            program = "~/.local/bin/delegated"
+            name = "".join(distributions)
+            data = unit_texts.task(program, [path for _, path in seen], distribution=name, owner=_owner())
+        elif to.tool == "schtasks.exe":
+            program = shlex.join(_program())
+            data = unit_texts.task(program, workspaces, distribution=_distribution(), owner=_owner(), key_file=known)
         else:
             outside = [places.find(path).folder for path in workspaces]
             data = unit_texts.systemd(_program(), workspaces, [each for each in outside if not _below(home, each)])
@@ -210,10 +246,26 @@ def _program() -> list[str]:
     return [sys.executable, "-P", "-m", "delegated.cli.serve"]
 
 
-def _tell_key() -> None:
+def _owner() -> str:
+    """Return the user of Windows, with the domain; "" when it does not say."""
+    program = shutil.which("whoami" if sys.platform == "win32" else "whoami.exe")
+    if program is None:
+        return ""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run([program], capture_output=True, text=True, errors="replace", timeout=_WAIT_S)
+        name = done.stdout.strip()
+        if done.returncode == 0 and name.isprintable() and len(name) < 300:
+            return name
+    return ""
+
+
+def _tell_key(to: Manager) -> None:
     """Say where the service finds a key, or how it comes there."""
+    if to.tool == "schtasks":
+        terminal.say("its key is not taken from Windows: inside WSL, set `key_file` or `key_command` (docs/service.md)")
+        return
     found = []
-    for name in ("env", _KEY):
+    for name in (_KEY,) if to.tool == "schtasks.exe" else ("env", _KEY):
         path = os.path.join(_config(), "delegated", name)
         with contextlib.suppress(OSError):
             mode = stat.S_IMODE(os.stat(path).st_mode)
@@ -234,13 +286,13 @@ def _uninstall(to: Manager, record_path: str, record: Installed | None, *, dry: 
     link = os.path.join(os.path.dirname(to.path), "default.target.wants", unit_texts.NAME)
     if dry:
         for command in to.stop:
-            terminal.out(f"would run {shlex.join(command)}")
+            terminal.out(f"would run {_shown(command)}")
         for path in (*record.files, record_path, *record.directories):
             terminal.out(f"would remove {path}")
         return exits.OK
     failed = ""
     for command in to.stop:
-        terminal.out(shlex.join(command))
+        terminal.out(_shown(command))
         failed = _call(command) if shutil.which(to.tool) else f"{to.tool} is not there"
     try:
         if to.tool == "systemctl" and os.path.islink(link):  # where systemctl could not
@@ -255,7 +307,7 @@ def _uninstall(to: Manager, record_path: str, record: Installed | None, *, dry: 
         terminal.out(f"{path}: {what}")
     if failed:
         raise OperatorError(
-            f"{shlex.join(to.stop[-1])}: {failed}",
+            f"{_shown(to.stop[-1])}: {failed}",
             exits.UNHEALTHY,
             "its files are gone, so it does not start again; one that still runs is ended by a logout or `kill`",
         )
@@ -274,17 +326,25 @@ def _status(to: Manager, record: Installed) -> int:
     _need(to)
     done = subprocess.run(to.status, capture_output=True, text=True, errors="replace", timeout=_WAIT_S)
     if done.returncode != 0:
-        raise OperatorError(f"{shlex.join(to.status)}: {_said(done)}", exits.UNHEALTHY, to.hint)
+        raise OperatorError(f"{_shown(to.status)}: {_said(done)}", exits.UNHEALTHY, to.hint)
     terminal.out(done.stdout.rstrip())
+    if to.tool.startswith("schtasks"):
+        return exits.OK  # it tells the state in the language of Windows; that the task is there is all that is known
     runs = "ActiveState=active" in done.stdout.splitlines() or "state = running" in done.stdout
     if not runs:
         terminal.next_step("delegate service logs", "delegate doctor")
     return exits.OK if runs else exits.UNHEALTHY
 
 
-def _logs(number: int, *, follow: bool) -> int:
-    if sys.platform == "darwin":
-        command = ["tail", "-n", str(number), unit_texts.log_of_launchd(os.path.expanduser("~"))]
+def _logs(to: Manager, number: int, *, follow: bool) -> int:
+    if to.tool == "schtasks":
+        tail = f"tail {'-f ' if follow else ''}-n {number} ~/{unit_texts.LOG_OF_TASK}"
+        command = ["wsl", "--exec", "sh", "-c", tail]
+    elif to.tool != "systemctl":
+        home = os.path.expanduser("~")
+        mac = to.tool == "launchctl"
+        log = unit_texts.log_of_launchd(home) if mac else os.path.join(home, *unit_texts.LOG_OF_TASK.split("/"))
+        command = ["tail", "-n", str(number), log]
         command[1:1] = ["-f"] if follow else []
     else:
         command = ["journalctl", "--user", "-u", unit_texts.NAME, "-n", str(number), "--no-pager", "-o", "cat"]
@@ -316,6 +376,10 @@ def _call(command: Sequence[str]) -> str:
     return _said(done) if done.returncode != 0 else ""
 
 
+def _shown(command: Sequence[str]) -> str:
+    return subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
+
+
 def _said(done: subprocess.CompletedProcess[str]) -> str:
     return " ".join((done.stderr or done.stdout).split())[:500] or f"exit code {done.returncode}"
 
@@ -327,6 +391,10 @@ def _config() -> str:
 
 def _below(root: str, path: str) -> bool:
     return os.path.commonpath([os.path.abspath(root), os.path.abspath(path)]) == os.path.abspath(root)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8")
 
 
 def _indented(text: str) -> str:
