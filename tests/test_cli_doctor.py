@@ -403,6 +403,21 @@ def test_a_key_that_others_may_read(house: House) -> None:
     assert "others may read the key" in checks["key"]["message"]
 
 
+def test_a_key_that_a_program_prints(house: House) -> None:
+    """Doctor says which program, and what is wrong with one that prints none; the key is in neither."""
+    program = house.tmp / "keyring"
+    house.set(model="gpt-4o", endpoints__openai__key_command=program)
+    for script, state, words in (
+        (f"echo {KEY}", "ok", f"present, from the command {program}"),
+        (f"echo {KEY}; exit 1", "FAIL", f"the key command {program} ended with 1"),
+    ):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        _, checks, out = alone(house, "--offline")
+        assert (checks["key"]["state"], checks["key"]["message"][: len(words)]) == (state, words)
+        assert KEY not in str(checks) + str(out)
+
+
 @pytest.mark.slow
 def test_a_key_and_an_endpoint_that_answers(house: House, server: Server) -> None:
     """The key's source is named, never the key; the endpoint is asked about the model, free of charge."""

@@ -71,6 +71,7 @@ LIGHT = (
     ["completions", "bash"],
     ["ci", "--log", "app.py", "--print-id"],
     ["ask", "--issue", "it fails", "--files", "app.py", "--no-wait"],
+    ["ask", "--comment", "asks.py"],
 )
 
 
@@ -81,6 +82,7 @@ def test_a_client_command_imports_nothing_heavy(arguments: list[str], house: Hou
     house.result_path("answered", "md").write_text("# Answer\n")
     house.request("waiting").write_text("x")
     (house.folder / ".delegated" / "jobs" / "00" / "answered").mkdir(parents=True)
+    (house.workspace / "asks.py").write_text("# DELEGATE TO GPT-4O: why?\n")
     assert not {name for name in imported(*arguments, house=house) if name in HEAVY or name.split(".")[0] in HEAVY}
 
 

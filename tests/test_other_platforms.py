@@ -258,6 +258,9 @@ def test_the_clients_need_none_of_it(house: House, server: Server) -> None:
     assert (code, "Traceback" in err) == (0, False)
     assert "settled" in out or "answered" in out
     assert run(house, "status")[0] == 0
+    (house.workspace / "app.py").write_text("# DELEGATE TO GPT-4O: why?\n")
+    code, out, err = run(house, "ask", "--comment", "app.py")
+    assert (code, out[:8]) == (0, "comment-"), err
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="POSIX")

@@ -16,7 +16,7 @@ from delegated import blobs, remark
 from delegated.cli import exits
 from delegated.request import parse
 from harness import PREFIX, House, until
-from test_watch_command import snippet
+from test_watch_command import known, snippet
 
 Git = Callable[..., str]
 SAID = "DELEGATE TO GPT-4O: why does this hang?"
@@ -348,6 +348,14 @@ def test_a_place_is_asked_about(house: House) -> None:
 
 
 # -- editors --
+
+
+def test_the_tasks_of_vs_code_are_commands_that_are_there() -> None:
+    """Each is JSON, and its command one of ours."""
+    tasks = json.loads(snippet("jsonc"))
+    assert len(tasks) == 2
+    for task in tasks:
+        known([task["command"], *task["args"]])
 
 
 def test_saving_in_vim_asks(house: House, need: Callable[[str], str]) -> None:

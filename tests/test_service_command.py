@@ -356,6 +356,7 @@ def test_with_systemd_inside_wsl_it_is_a_unit(desk: Desk) -> None:
 def test_on_windows_itself_the_task_starts_it_in_wsl(desk: Desk) -> None:
     """The same from the other side; the key cannot be kept there, and the log is read through WSL."""
     played(desk, "schtasks", "whoami", "wsl")
+    desk.house.env |= {"LACKS": "fcntl,dir_fd", "PYTHONPATH": str(ROOT / "tests" / "crash")}
     refused = desk.run("install", "--save-key", code=ON_WINDOWS, OPENAI_API_KEY=KEY)
     assert refused.returncode == exits.USAGE
     assert "inside WSL" in refused.stderr

@@ -149,6 +149,8 @@ class Comments:
                     self._walk_wanted = True  # what came into a directory before it was watched
             if self._stamps is None:
                 for path in stamps:
+                    if self._stopped:
+                        break
                     self._note(path, self._read(tree, path))
                 self._stamps = stamps
             else:

@@ -79,6 +79,7 @@ def model(settings: Config, workspace: str, served: str | None, connect: bool) -
 
 def beside(settings: Config, models: Models, name: str) -> Iterator[Check]:
     """Check a model that is asked as well; where that fails the others are asked all the same."""
+    from delegated import keys
     from delegated.config import endpoint_of
 
     try:
@@ -88,7 +89,8 @@ def beside(settings: Config, models: Models, name: str) -> Iterator[Check]:
         return
     if found.endpoint:
         endpoint = endpoint_of(settings, name)
-        yield _reach(endpoint, _key(endpoint)[1], name)[0]
+        key = keys.find(endpoint, os.environ)
+        yield _reach(endpoint, key.value if key else "", name)[0]
     else:
         yield Check("model", "ok", f"{name} is known")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import ntpath
 import os
 import plistlib
@@ -9,7 +10,6 @@ import re
 import subprocess
 from collections.abc import Sequence
 from typing import Any, Final
-from xml.sax.saxutils import escape
 
 NAME: Final = "delegated.service"
 LABEL: Final = "io.github.delegated"
@@ -88,11 +88,11 @@ def task(program: str, workspaces: Sequence[str], *, distribution: str, owner: s
     script = f"mkdir -p {os.path.dirname(log)}; {key}exec {' '.join(words)} 2>>{log}"
     which = ["--distribution", _in_task(distribution)] if distribution else []
     arguments = subprocess.list2cmdline([*which, "--exec", "sh", "-c", script])
-    text, count = _ARGUMENTS.subn(lambda _: escape(arguments), shipped(TASK).decode())
+    text, count = _ARGUMENTS.subn(lambda _: html.escape(arguments, quote=False), shipped(TASK).decode())
     head, _, rest = text.partition("<!--")
     text = head.replace("UTF-8", "UTF-16") + rest.partition("-->\n")[2]
     if owner:
-        user = f"<UserId>{escape(owner)}</UserId>"
+        user = f"<UserId>{html.escape(owner, quote=False)}</UserId>"
         text = text.replace("</Enabled>\n    </LogonTrigger>", f"</Enabled>\n      {user}\n    </LogonTrigger>")
         text = text.replace("      <LogonType>", f"      {user}\n      <LogonType>")
     assert count == 1, "the shipped task has one action"

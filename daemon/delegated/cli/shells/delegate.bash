@@ -7,8 +7,8 @@
 
 _shtab_delegate_subparsers=(ask preview ci wait watch show list status cancel retry run republish receipt outcome stats purge costs secrets doctor init hook demo check service mcp completions)
 
-_shtab_delegate_ask_option_strings=(-h --help --issue --files --context --logs --attempted-fixes --question --model --id --follow-up --api-key --force --no-wait --wait --timeout --json -q --quiet --workspace --folder)
-_shtab_delegate_preview_option_strings=(-h --help --issue --files --context --logs --attempted-fixes --question --model --id --full --json --workspace --folder)
+_shtab_delegate_ask_option_strings=(-h --help --issue --at --files --context --logs --attempted-fixes --question --model --id --comment --follow-up --api-key --force --no-wait --wait --timeout --json -q --quiet --workspace --folder)
+_shtab_delegate_preview_option_strings=(-h --help --issue --at --files --context --logs --attempted-fixes --question --model --id --full --json --workspace --folder)
 _shtab_delegate_ci_option_strings=(-h --help --log --base --diff --issue --command --model --max-cost-usd --timeout --sarif --codequality --fail-on --even-bots --print-id --workspace --folder)
 _shtab_delegate_wait_option_strings=(-h --help --timeout --json -q --quiet --workspace --folder)
 _shtab_delegate_watch_option_strings=(-h --help --format --once --all --last --timeout --workspace --folder)

@@ -50,7 +50,8 @@ _shtab_delegate_defaults_added=0
 
 _shtab_delegate_ask_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--issue[what is wrong (required)\; as text, \@PATH for a file (\@\@ for a text that begins with \@), - for standard input]:TEXT:"
+  "--issue[what is wrong (required, but for a comment that --at names)\; as text, \@PATH for a file (\@\@ for a text that begins with \@), - for standard input]:TEXT:"
+  "--at[the place that it is about\; a comment there that delegates is the issue]:FILE:LINE:"
   "*--files[files of the workspace, separated by commas or spaces\; globs are allowed]:PATHS:"
   "--context[what else is known\; as text, \@PATH for a file (\@\@ for a text that begins with \@), - for standard input]:TEXT:"
   "--logs[error logs or a traceback\; as text, \@PATH for a file (\@\@ for a text that begins with \@), - for standard input]:TEXT:"
@@ -58,6 +59,7 @@ _shtab_delegate_ask_options=(
   "*--question[a question to answer\; may be repeated]:TEXT:"
   "--model[the model to ask instead of the configured one\; several with commas]:NAME:"
   "--id[the request\'s id\; default\: the time, as 20251128_133758]:ID:"
+  "--comment[ask what new comments with DELEGATE TO GPT-4O\: in this file ask, each once, and do not wait\; for editors]:FILE:"
   "--follow-up[ask further about the RESULT of this id\: the issue is the question]:ID:"
   "--api-key[the key\; others can read it in the process list\: prefer OPENAI_API_KEY]:KEY:"
   "--force[ask although the same was asked a short while ago]"
@@ -216,7 +218,8 @@ _shtab_delegate_outcome_defaults_added=0
 
 _shtab_delegate_preview_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--issue[what is wrong (required)\; as text, \@PATH for a file (\@\@ for a text that begins with \@), - for standard input]:TEXT:"
+  "--issue[what is wrong (required, but for a comment that --at names)\; as text, \@PATH for a file (\@\@ for a text that begins with \@), - for standard input]:TEXT:"
+  "--at[the place that it is about\; a comment there that delegates is the issue]:FILE:LINE:"
   "*--files[files of the workspace, separated by commas or spaces\; globs are allowed]:PATHS:"
   "--context[what else is known\; as text, \@PATH for a file (\@\@ for a text that begins with \@), - for standard input]:TEXT:"
   "--logs[error logs or a traceback\; as text, \@PATH for a file (\@\@ for a text that begins with \@), - for standard input]:TEXT:"
