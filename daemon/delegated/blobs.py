@@ -65,6 +65,10 @@ def _blob(place: str, name: str) -> bytes:
     root, mark = os.path.split(os.path.realpath(place))
     if mark != ".git":
         raise Unreadable("its repository is no directory `.git`")
-    with Workspace(root) as space, space.opened() as tree:
-        with Repository(tree, until=time.monotonic() + _SECONDS, clock=time.monotonic) as repository:
-            return repository.blob(name)
+    until = time.monotonic() + _SECONDS
+    with (
+        Workspace(root) as space,
+        space.opened() as tree,
+        Repository(tree, until=until, clock=time.monotonic) as repository,
+    ):
+        return repository.blob(name)

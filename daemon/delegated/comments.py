@@ -210,7 +210,7 @@ class Comments:
 
     def _not_staged(self, path: str, remarks: list[Remark]) -> list[Remark]:
         try:
-            return remark.new(path, remarks, blobs.staged(self._full(path), remark.MAX_TEXT))
+            return remark.new(path, remarks, blobs.staged(self._full(path)))
         except blobs.Unknown as error:
             self._log.warning("comments.unknown", path=path, reason=str(error), hint=_BY_HAND)
             return []

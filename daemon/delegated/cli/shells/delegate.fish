@@ -51,7 +51,7 @@ function _shtab_delegate_using
 end
 
 set -g _shtab_delegate_commands ask preview ci wait watch show list status cancel retry run republish receipt outcome stats purge costs secrets doctor init hook demo check service mcp completions
-set -g _shtab_delegate_opts_with_value --agent --api-key --attempted-fixes --base --by --codequality --command --config --context --days --diff --even-bots --fail-on --files --folder --follow-up --format --id --issue --last --log --logs --max-cost-usd --model --note --number --older-than --question --sarif --timeout --wait --workspace -n
+set -g _shtab_delegate_opts_with_value --agent --api-key --at --attempted-fixes --base --by --codequality --command --comment --config --context --days --diff --even-bots --fail-on --files --folder --follow-up --format --id --issue --last --log --logs --max-cost-usd --model --note --number --older-than --question --sarif --timeout --wait --workspace -n
 
 complete -c delegate -e
 complete -c delegate -f
@@ -60,7 +60,8 @@ complete -c delegate -n _shtab_delegate_using -s h -l help -d 'show this help me
 complete -c delegate -n _shtab_delegate_using -l version -d 'print the version'
 complete -c delegate -n '_shtab_delegate_using; and test $_shtab_delegate_npos -eq 0' -a ask -d 'Ask about an issue: drop a request, wait, and print the RESULT. With a daemon on the folder that daemon answers; without one this command does the work itself.'
 complete -c delegate -n '_shtab_delegate_using ask' -s h -l help -d 'show this help message and exit'
-complete -c delegate -n '_shtab_delegate_using ask' -l issue -x -d 'what is wrong (required); as text, @PATH for a file (@@ for a text that begins with @), - for standard input'
+complete -c delegate -n '_shtab_delegate_using ask' -l issue -x -d 'what is wrong (required, but for a comment that --at names); as text, @PATH for a file (@@ for a text that begins with @), - for standard input'
+complete -c delegate -n '_shtab_delegate_using ask' -l at -x -d 'the place that it is about; a comment there that delegates is the issue'
 complete -c delegate -n '_shtab_delegate_using ask' -l files -x -d 'files of the workspace, separated by commas or spaces; globs are allowed'
 complete -c delegate -n '_shtab_delegate_using ask' -l context -x -d 'what else is known; as text, @PATH for a file (@@ for a text that begins with @), - for standard input'
 complete -c delegate -n '_shtab_delegate_using ask' -l logs -x -d 'error logs or a traceback; as text, @PATH for a file (@@ for a text that begins with @), - for standard input'
@@ -68,6 +69,7 @@ complete -c delegate -n '_shtab_delegate_using ask' -l attempted-fixes -x -d 'wh
 complete -c delegate -n '_shtab_delegate_using ask' -l question -x -d 'a question to answer; may be repeated'
 complete -c delegate -n '_shtab_delegate_using ask' -l model -x -d 'the model to ask instead of the configured one; several with commas'
 complete -c delegate -n '_shtab_delegate_using ask' -l id -x -d 'the request'"'"'s id; default: the time, as 20251128_133758'
+complete -c delegate -n '_shtab_delegate_using ask' -l comment -x -d 'ask what new comments with DELEGATE TO GPT-4O: in this file ask, each once, and do not wait; for editors'
 complete -c delegate -n '_shtab_delegate_using ask' -l follow-up -x -d 'ask further about the RESULT of this id: the issue is the question'
 complete -c delegate -n '_shtab_delegate_using ask' -l api-key -x -d 'the key; others can read it in the process list: prefer OPENAI_API_KEY'
 complete -c delegate -n '_shtab_delegate_using ask' -l force -d 'ask although the same was asked a short while ago'
@@ -80,7 +82,8 @@ complete -c delegate -n '_shtab_delegate_using ask' -l workspace -x -d 'root of 
 complete -c delegate -n '_shtab_delegate_using ask' -l folder -x -d 'the drop folder, where it is not .autonomous_runs/openai_delegations'
 complete -c delegate -n '_shtab_delegate_using; and test $_shtab_delegate_npos -eq 0' -a preview -d 'Show what would be sent for a request, and what it could cost; nothing is sent, and no key is needed. It is made by the code that makes what is sent, so the words are the very words, as long as the files stay as they are.'
 complete -c delegate -n '_shtab_delegate_using preview' -s h -l help -d 'show this help message and exit'
-complete -c delegate -n '_shtab_delegate_using preview' -l issue -x -d 'what is wrong (required); as text, @PATH for a file (@@ for a text that begins with @), - for standard input'
+complete -c delegate -n '_shtab_delegate_using preview' -l issue -x -d 'what is wrong (required, but for a comment that --at names); as text, @PATH for a file (@@ for a text that begins with @), - for standard input'
+complete -c delegate -n '_shtab_delegate_using preview' -l at -x -d 'the place that it is about; a comment there that delegates is the issue'
 complete -c delegate -n '_shtab_delegate_using preview' -l files -x -d 'files of the workspace, separated by commas or spaces; globs are allowed'
 complete -c delegate -n '_shtab_delegate_using preview' -l context -x -d 'what else is known; as text, @PATH for a file (@@ for a text that begins with @), - for standard input'
 complete -c delegate -n '_shtab_delegate_using preview' -l logs -x -d 'error logs or a traceback; as text, @PATH for a file (@@ for a text that begins with @), - for standard input'
