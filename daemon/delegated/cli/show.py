@@ -15,7 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `show`."""
     parser.add_argument("id", nargs="?", help="the request's id; default: the newest RESULT")
     parser.add_argument("--json", action="store_true", help="print RESULT.json instead of RESULT.md")
-    parser.add_argument("--raw", action="store_true", help="print the model's reply as it was received")
+    parser.add_argument("--raw", action="store_true", help="print the model's reply, with secrets replaced")
     place_flags(parser)
 
 

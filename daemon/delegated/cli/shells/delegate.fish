@@ -131,7 +131,7 @@ complete -c delegate -n '_shtab_delegate_using watch' -l folder -x -d 'the drop 
 complete -c delegate -n '_shtab_delegate_using; and test $_shtab_delegate_npos -eq 0' -a show -d 'Print a RESULT.'
 complete -c delegate -n '_shtab_delegate_using show' -s h -l help -d 'show this help message and exit'
 complete -c delegate -n '_shtab_delegate_using show' -l json -d 'print RESULT.json instead of RESULT.md'
-complete -c delegate -n '_shtab_delegate_using show' -l raw -d 'print the model'"'"'s reply as it was received'
+complete -c delegate -n '_shtab_delegate_using show' -l raw -d 'print the model'"'"'s reply, with secrets replaced'
 complete -c delegate -n '_shtab_delegate_using show' -l workspace -x -d 'root of the code; default: the nearest parent that holds .autonomous_runs, else the current directory'
 complete -c delegate -n '_shtab_delegate_using show' -l folder -x -d 'the drop folder, where it is not .autonomous_runs/openai_delegations'
 complete -c delegate -n '_shtab_delegate_using; and test $_shtab_delegate_npos -eq 0' -a list -d 'List the requests, the newest first, and how they ended.'

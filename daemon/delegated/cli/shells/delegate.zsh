@@ -332,7 +332,7 @@ _shtab_delegate_service_defaults_added=0
 _shtab_delegate_show_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print RESULT.json instead of RESULT.md]"
-  "--raw[print the model\'s reply as it was received]"
+  "--raw[print the model\'s reply, with secrets replaced]"
   "--workspace[root of the code\; default\: the nearest parent that holds .autonomous_runs, else the current directory]:PATH:"
   "--folder[the drop folder, where it is not .autonomous_runs\/openai_delegations]:PATH:"
   ":the request\'s id\; default\: the newest RESULT:"
