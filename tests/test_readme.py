@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -43,9 +44,9 @@ def blocks(page: Path) -> list[tuple[str, str, str]]:
     return found
 
 
-def under(heading: str, language: str = "sh") -> list[str]:
-    found = [text for where, info, text in blocks(README) if (where, info) == (heading, language)]
-    assert found, f"README has no {language} block under {heading!r}"
+def under(heading: str, language: str = "sh", page: Path = README) -> list[str]:
+    found = [text for where, info, text in blocks(page) if (where, info) == (heading, language)]
+    assert found, f"{page.name} has no {language} block under {heading!r}"
     return found
 
 
@@ -187,7 +188,7 @@ def test_both_ways_of_asking(served: House, server: Server) -> None:
     assert (served.workspace / ".autonomous_runs" / "delegate_to_openai.py").is_file()
 
 
-# From a program
+# docs/programs.md
 
 AROUND = """\
 tried = []
@@ -205,7 +206,7 @@ def apply_and_test(fix):
 @pytest.mark.slow
 def test_the_example_of_a_program(project: House, server: Server) -> None:
     """After three failed attempts it asks, and prints the fixes that it may trust."""
-    (example,) = under("From a program", "python")
+    _, example = under("After n failures", "python", ROOT / "docs" / "programs.md")
     program = project.tmp / "program.py"
     source = project.workspace / "src" / "app"
     (source / "main.py").write_text(f"class HTTPException(Exception):\n    pass\n\n\ndef start():\n{LINE}\n")
@@ -228,12 +229,14 @@ def test_the_example_of_a_program(project: House, server: Server) -> None:
     assert list(asked.files) == ["src/app/models.py", "src/app/main.py"]
 
 
-# As a service, Working on it
+# docs/service.md, Working on it
 
 
 def test_the_service_lines_name_what_is_there(tmp_path: Path) -> None:
     """The copy works as written; what is enabled is the unit copied."""
-    copy, enable = under("As a service")[0].splitlines()
+    lines = under("For yourself", "console", ROOT / "docs" / "service.md")[0].replace("$ ", "").splitlines()
+    copy = "\n".join(line for line in lines if line.startswith(("mkdir ", "cp ")))
+    (enable,) = (line for line in lines if " enable " in line)
     done = bash(copy, ROOT, {"PATH": os.environ["PATH"], "HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     unit = shlex.split(enable)[-1]
@@ -355,3 +358,30 @@ def test_every_page_can_be_found() -> None:
     texts = {page.name: page.read_text("utf-8") for page in PAGES}
     for page in PAGES[1:]:
         assert any(f"{page.name}" in text for name, text in texts.items() if name != page.name), page.name
+
+
+def functions(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text("utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def test_every_claim_beside_other_programs_is_held() -> None:
+    """docs/peers.md: what is said of us has its row of tests, in the same order, and each of them is there."""
+    compared, _, held = (ROOT / "docs" / "peers.md").read_text("utf-8").partition("## Which test holds what")
+    claims = [line.split("|")[1].strip() for line in compared.splitlines() if line.startswith("| ")][1:]
+    rows = [line.strip("| ").split(" | ") for line in held.splitlines() if line.startswith("| ")][1:]
+    assert [claim for claim, _ in rows] == claims
+    assert len(claims) > 8
+    for claim, tests in rows:
+        named = re.findall(r"`(tests/[\w/.]+)::(\w+)`", tests)
+        assert named, claim
+        assert [name for path, name in named if name not in functions(ROOT / path)] == [], claim
+
+
+def test_the_table_of_commands_is_whole() -> None:
+    """README's table names each command, and no other."""
+    table = README.read_text("utf-8").partition("\n## Commands\n")[2].partition("\n## ")[0]
+    cells = " ".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))
+    inside = re.findall(r"`([^`]+)`", cells)
+    named = {word for text in inside for word in [text.removeprefix("delegate ").split()[0]]}
+    assert set(PARSERS["delegate"]) - {""} <= named
