@@ -1,4 +1,4 @@
-"""Settings become the objects that answer: each model that can be asked, its lane, what a request may use."""
+"""Settings become the objects that answer: each model that can be asked, its gate, what a request may use."""
 
 from __future__ import annotations
 
