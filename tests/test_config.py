@@ -204,6 +204,20 @@ def test_a_workspace_may_only_lower_a_limit(machine: Machine, key: str) -> None:
     ]
 
 
+def test_a_workspace_chooses_among_the_models_of_one_endpoint(machine: Machine) -> None:
+    """Another model of the same provider is its choice; another provider would be its choice of who gets the code."""
+    machine.write("workspace", "# theirs\nmodel: gpt-4o-mini\n")
+    assert machine.load().model == "gpt-4o-mini"
+    machine.write("workspace", "# theirs\nmodel: claude-sonnet-5-5\n")
+    assert machine.problems() == [
+        "work/.delegated.yaml:2: `model: claude-sonnet-5-5` is asked at another endpoint than `gpt-4o`; a workspace's "
+        "file may come from somebody else, and decides not to whom the code goes: put it into the user's configuration"
+    ]
+    machine.write("user", "model: claude-opus-5-5\n")
+    assert machine.load().model == "claude-sonnet-5-5"
+    assert machine.load(flags={"model": "gpt-4o"}).model == "gpt-4o"
+
+
 def test_a_workspace_cannot_have_its_history_sent_when_its_user_does_not_want_it(machine: Machine) -> None:
     """From true to false, never back."""
     machine.write("workspace", "git_context: false\n")

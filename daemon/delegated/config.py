@@ -98,6 +98,7 @@ def load(
     problems: list[str] = []
     merged = Merged({})
     found = False
+    chosen: tuple[str, str, str] | None = None  # where a workspace's file names a model, which, and the one before it
     for path in files(workspace=workspace, user_file=user_file, env=env, system_file=system_file):
         stranger = workspace is not None and path == os.path.join(workspace, WORKSPACE_FILE)
         layer = layers.from_file(path, problems, required=path == user_file, stranger=stranger)
@@ -105,6 +106,8 @@ def load(
             found = True
             if stranger:
                 layer = layers.allowed(layer, merged, problems)
+                if isinstance(theirs := layer.tree.get("model"), str):
+                    chosen = (layer.where(("model",)), theirs, str(merged.tree.get("model", Config().model)))
             problems += layers.complaints(layer)
             merged.add(layer)
     for layer in (layers.from_environment(env, merged, problems), layers.from_flags(flags or {})):
@@ -115,7 +118,18 @@ def load(
     if problems:
         raise ConfigError(tuple(dict.fromkeys(problems)))
     # where nothing is configured there is nothing to check, and importing pydantic would take most of the time
-    return _finish(merged) if found else Config()
+    config = _finish(merged) if found else Config()
+    if chosen is not None:
+        where, theirs, ours = chosen
+        if config.model == theirs and endpoint_of(config, theirs) != endpoint_of(config, ours):
+            raise ConfigError(
+                (
+                    f"{where}: `model: {theirs}` is asked at another endpoint than `{ours}`; a workspace's file may "
+                    "come from somebody else, and decides not to whom the code goes: put it into the user's "
+                    "configuration",
+                )
+            )
+    return config
 
 
 def folder(env: Mapping[str, str] | None = None, *, system_file: str = SYSTEM_FILE) -> str:
