@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -447,6 +447,7 @@ def replaced(value: Any, text: str) -> Any:
 
 @pytest.mark.slow
 @given(HOSTILE, st.sampled_from(NAMES))
+@example("![a](http://x/y.png)|a|b|", "comparison")  # a pipe that ends a model's cell would let go of its code span
 def test_no_text_in_any_field_can_break_the_page(text: str, name: str) -> None:
     """With hostile text in every field the headings stay, and there is no HTML, image, link or control character."""
     page = to_markdown(from_json(json.dumps(replaced(json.loads(to_json(goldens()[name])), text))))

@@ -296,10 +296,10 @@ def _comparison(found: Comparison) -> Iterator[str]:
 def _opinion(each: Opinion) -> str:
     said = each.analysis
     if said is None:
-        cells = [span(each.model), each.status, "", cell(inline(each.error, 200))]
+        cells = [cell(span(each.model)), each.status, "", cell(inline(each.error, 200))]
     else:
         sure = f"{said.confidence.level} ({said.confidence.score:.2f})"
-        cells = [span(each.model), TITLES[said.verdict], sure, cell(inline(said.root_cause, 200))]
+        cells = [cell(span(each.model)), TITLES[said.verdict], sure, cell(inline(said.root_cause, 200))]
     return f"| {' | '.join([*cells, usd(each.cost_usd) if each.cost_usd else '', f'{each.seconds:.1f} s'])} |"
 
 
