@@ -45,6 +45,13 @@ def test_a_budget_rejects_before_anything_is_sent(house: House, server: Server) 
     assert "00:00 UTC" in result["error"]["message"]
     assert result["error"]["retryable"]
     assert (server.bills(), rows(house)) == ([], [])
+    # Nothing is wrong with the request: neither the page nor the command that is named has a person correct it.
+    page = house.result_path("one", "md").read_text()
+    assert page.startswith("# Rejected: a limit forbids the call\n")
+    assert "problem" not in page.partition("## What Was Sent")[0]
+    told = run(house, "show", "one")[2]
+    assert "next: delegate retry one\n" in told
+    assert "correct" not in told
 
 
 @pytest.mark.slow

@@ -21,7 +21,6 @@ from delegated.receipt import Egress, SentFile, usd
 from delegated.reply import Usage
 
 __all__ = [
-    "ENDINGS",
     "SCHEMA",
     "TITLES",
     "Egress",
@@ -31,6 +30,7 @@ __all__ = [
     "SentFile",
     "Status",
     "clean",
+    "ending",
     "failure",
     "from_json",
     "to_json",
@@ -189,7 +189,7 @@ _NO_CAUSE: Final[Mapping[Verdict, str]] = {
     "no_bug_found": "None: by this answer the code sent does what it should.",
     "need_more_files": "Not known yet: what would decide it was not sent.",
 }
-ENDINGS: Final[Mapping[Status, str]] = {
+_ENDINGS: Final[Mapping[Status, str]] = {
     "answered": "Answered",
     "rejected": "Rejected: the request cannot be used",
     "failed": "Failed: there is no answer",
@@ -197,6 +197,8 @@ ENDINGS: Final[Mapping[Status, str]] = {
     "cancelled": "Cancelled",
     "duplicate": "Duplicate: nothing was asked",
 }
+_BY_LIMIT: Final = "Rejected: a limit forbids the call"
+_LIMITS: Final = frozenset({"budget", "over_budget", "loop", "unknown_price"})  # the request itself is sound
 _PART_NAMES: Final[Mapping[str, str]] = {
     "evidence": "Quotes found",
     "frame": "Failing frame explained",
@@ -227,7 +229,7 @@ def to_markdown(result: Result) -> str:
     found = result.analysis
     if result.simulated:
         blocks.append(_NOT_ASKED.format(by=f" (model {span(result.model)})" if result.model else ""))
-    title = TITLES[found.verdict] if found is not None else ENDINGS[result.status]
+    title = TITLES[found.verdict] if found is not None else ending(result)
     about = inline(result.request.title, 120)
     blocks.append(f"# {title}" + (f": {about}" if about and found is not None else ""))
     if found is not None:
@@ -238,6 +240,15 @@ def to_markdown(result: Result) -> str:
     blocks += _section("Warnings", _bullets(result.warnings))
     blocks += _details(result)
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def ending(result: Result) -> str:
+    """Say in a line how a request without an answer ended."""
+    return _BY_LIMIT if _limited(result) else _ENDINGS[result.status]
+
+
+def _limited(result: Result) -> bool:
+    return result.status == "rejected" and result.error is not None and result.error.kind in _LIMITS
 
 
 def _section(title: str, *blocks: str) -> list[str]:
@@ -450,7 +461,8 @@ def _unanswered(result: Result) -> list[str]:
     about = inline(result.request.title, 120)
     if about:
         blocks.append(f"Request: {about}")
-    if result.status == "rejected":
+    faulty = result.status == "rejected" and not _limited(result)
+    if faulty:
         count = len(result.problems)
         blocks.append(f"{span(result.request.path)} has {count} problem{'' if count == 1 else 's'}:")
         blocks.append("\n".join(f"{number}. {inline(text)}" for number, text in enumerate(result.problems, 1)))
@@ -460,7 +472,7 @@ def _unanswered(result: Result) -> list[str]:
         blocks.append(f"The answer is in {span(f'OPENAI_DELEGATION_RESULT_{result.duplicate_of}.md')}.")
     error = result.error
     if error is not None:
-        if result.status != "rejected" or not result.problems:
+        if not faulty or not result.problems:
             blocks.append(after("**What happened:**", error.message))
         if result.status != "cancelled":
             blocks.append(after("**What to do:**", error.hint))

@@ -105,7 +105,7 @@ def next_command(result: dict[str, Any], key: str) -> str:
     status = result.get("status")
     error = result.get("error")
     retryable = isinstance(error, dict) and error.get("retryable") is True
-    if status in ("failed", "uncertain", "cancelled") and (retryable or status != "failed"):
+    if status in ("uncertain", "cancelled") or (status in ("failed", "rejected") and retryable):
         # What may bill twice is agreed to on a terminal; without one the command needs the agreement in itself.
         agreed = " --yes" if status == "uncertain" and not terminal.is_terminal(sys.stdin) else ""
         return f"delegate retry {key}{agreed}"

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from delegated.result import ENDINGS, TITLES, Result
+from delegated.result import TITLES, Result, ending
 
 _MOST: Final = 100  # that wait for one channel; what comes beyond them is dropped
 
@@ -53,7 +53,7 @@ def notice(workspace: str, result: Result) -> Notice:
         verdict=found.verdict if found is not None else "",
         confidence=found.confidence.level if found is not None else "",
         cost_usd=result.cost_usd,
-        head=TITLES[found.verdict] if found is not None else ENDINGS[result.status],
+        head=TITLES[found.verdict] if found is not None else ending(result),
         title=request.title,
     )
 
