@@ -615,6 +615,7 @@ def test_a_long_line_is_wrapped_below_its_words() -> None:
     assert len(wrapped) > 2
     assert all(len(line) < 80 for line in wrapped)
     assert all(line.startswith(" " * 21) for line in wrapped[1:])
+    assert all(len(line) < 44 for line in told.lines(told.Check("daemon", "ok", "served by pid 4711 on a host"), 44))
     assert len(told.lines(check, None)) == 2
     assert told.lines(told.Check("folder", "ok", "/" + "x" * 100), 80)[1] == " " * 21 + "/" + "x" * 100
 

@@ -8,8 +8,10 @@ import os
 import pty
 import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,6 +184,25 @@ def test_progress_on_a_terminal_is_one_line(house: House, daemon: Played) -> Non
     assert b"\x1b[2J" not in seen
     assert b"boo next" in seen
     assert seen.count(b"\r\n") <= 2, "one line for the progress, one for the end"
+
+
+def test_progress_on_a_narrow_terminal_keeps_the_time(house: House, daemon: Played) -> None:
+    """What does not fit is cut in the words: how long it has taken is what moves, and is still to be seen."""
+    house.request("narrow").write_text("x")
+    daemon.status("narrow", phase="waiting", detail="gpt-4o", model="gpt-4o, gpt-6.1-sol", tokens=4000)
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 44, 0, 0))
+    process = start(house, "wait", "narrow", "--timeout", "0.5", stderr=theirs)
+    os.close(theirs)
+    process.communicate(timeout=30)
+    seen = b""
+    with pytest.raises(OSError):  # noqa: PT012 - until the other side is closed
+        while True:
+            seen += os.read(ours, 4096)
+    os.close(ours)
+    first = seen.split(b"\r")[1].removesuffix(b"\x1b[K").decode()
+    assert first == "narrow: waiting: gpt-4o (gpt-4o, gpt-…  0 s"
+    assert len(first) == 43
 
 
 def test_ask_takes_texts_as_they_come(house: House, daemon: Played) -> None:

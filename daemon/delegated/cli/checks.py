@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
+_HANG: Final = 21  # columns before the words
 State = Literal["ok", "warn", "FAIL"]
 
 
@@ -22,7 +23,7 @@ def lines(check: Check, width: int | None) -> list[str]:
     """Write a check for people; `width` columns of a terminal, or None for one line each."""
     texts = [f"{check.state:<4}  {check.name:<13}  {check.message}"]
     if check.hint:
-        texts.append(f"{'':<21}{'' if check.state == 'ok' else '-> '}{check.hint}")
+        texts.append(f"{'':<{_HANG}}{'' if check.state == 'ok' else '-> '}{check.hint}")
     if width is None:
         return texts
     import textwrap
@@ -32,8 +33,8 @@ def lines(check: Check, width: int | None) -> list[str]:
         for text in texts
         for line in textwrap.wrap(
             text,
-            max(width - 1, 50),
-            subsequent_indent=" " * 21,
+            max(width - 1, _HANG + 15),
+            subsequent_indent=" " * _HANG,
             drop_whitespace=True,
             break_long_words=False,
             break_on_hyphens=False,

@@ -146,8 +146,9 @@ class Progress:
             return
         text = " ".join(clean(text).split())
         if self._live:
-            line = text if seconds is None else f"{text}  {seconds:.0f} s"
-            line = line[: max(20, (width(sys.stderr) or 80) - 1)]
+            since = "" if seconds is None else f"  {seconds:.0f} s"
+            room = max(20, (width(sys.stderr) or 80) - 1) - len(since)
+            line = (text if len(text) <= room else f"{text[: room - 1]}…") + since
             if line != self._last:
                 sys.stderr.write(f"\r{line}\x1b[K")
                 sys.stderr.flush()

@@ -60,9 +60,8 @@ def describe(key: str, status: dict[str, Any] | None) -> str:
     """Say in one line what a STATUS file says."""
     if status is None:
         return f"{key}: waiting to be taken"
-    words = [str(status.get("phase") or status.get("state") or "running")]
-    if status.get("detail"):
-        words.append(str(status["detail"]))
+    detail = f": {status['detail']}" if status.get("detail") else ""
+    words = [f"{status.get('phase') or status.get('state') or 'running'}{detail}"]
     if status.get("model"):
         words.append(f"({status['model']})")
     attempt = status.get("attempt")
