@@ -147,7 +147,9 @@ def test_a_real_status_fits_the_schema(house: House, server: Server) -> None:
 
     until(waits, what="waiting", pause=0.002)
     (house.folder / f"{PREFIX}CANCEL_s").touch()
-    assert house.result("s")["status"] == "cancelled"
+    result = house.result("s")
+    assert result["status"] == "cancelled"
+    assert seen["waiting"]["tokens"] == result["egress"][0]["tokens"], "as on the receipt, not the bound of the price"
     for status in seen.values():
         assert not list(RULES.iter_errors(status))
         assert set(status) == set(SCHEMA["properties"])

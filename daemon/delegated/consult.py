@@ -395,7 +395,7 @@ class Consult:
         model, facts, request, progress, course = turn.model, turn.facts, turn.request, turn.progress, turn.course
         claim = call.job.claim
         self.calls[call.job].append((model, call))
-        progress.tokens += self._gatherer.input_tokens(prompt, facts)
+        progress.tokens += self._gatherer.tokens().count(prompt.system + prompt.user)
         # Counted from now, not from the claim: what was claimed before a night's power cut is still to be answered.
         given = [each for each in (request.options.deadline_s, self._limits.deadline_s) if each is not None]
         started = time.monotonic()
