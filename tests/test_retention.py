@@ -490,6 +490,10 @@ def test_after_a_purge_nothing_is_found_and_nothing_is_asked_again(house: House,
     assert not house.has_result("stands")
     assert len(server.bills()) == 5
     assert delegate(house, "republish", "stands").returncode == exits.ABSENT
+    for command in ("show", "receipt"):  # republish is not named where it cannot help
+        lost = delegate(house, command, "stands")
+        assert (lost.returncode, b"hint: delegate retry stands" in lost.stderr) == (exits.ABSENT, True), lost
+    assert b"republish" not in delegate(house, "status").stderr
     assert delegate(house, "receipt", "stands", "--verify").returncode == exits.OK
     # It can be asked again by order, and by an edit: as the next revision.
     assert delegate(house, "retry", "stands", "--no-wait").returncode == exits.OK
@@ -570,6 +574,7 @@ def test_what_purge_is_told(arguments: tuple[str, ...], code: int, answered: Hou
     after = {path: path.read_bytes() for path in house.folder.rglob("*") if path.is_file()}
     index_of = ".delegated/index.sqlite"
     assert {p for p in before if index_of not in str(p)} == {p for p in after if index_of not in str(p)}
+    assert (b"there is nothing to remove" in done.stderr) == (arguments == ("--older-than", "1d", "--yes"))
     if "--json" in arguments:
         (row,) = json.loads(done.stdout)
         assert (row["id"], row["revisions"], row["request_stands"]) == ("a", 1, True)

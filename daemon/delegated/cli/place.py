@@ -487,6 +487,8 @@ def _draft(data: bytes, suffix: str) -> bool:
 
 def gone(place: Place, key: str) -> Absent:
     """Say that the RESULT of a settled request was deleted, and how it comes back."""
+    if purged(place, key):
+        return Absent(f"{key} is {DELETED}, and the journal's copy was purged", f"delegate retry {key}{place.flags()}")
     return Absent(f"{key} is {DELETED}", f"delegate republish {key}{place.flags()}")
 
 

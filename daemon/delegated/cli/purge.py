@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
             terminal.say(f"{each.key} stays: {each.why}")
         if args.ids and kept and not goes:
             raise Absent("nothing can be removed yet", f"delegate status {kept[0].key}{place.flags()}")
+        if not goes and not args.json:
+            terminal.say("there is nothing to remove")
         if args.dry_run:
             return exits.OK
         if goes and not args.yes:
@@ -72,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
             ) from error
     if before is not None:
         _forget_spending(before)
-    terminal.say(f"removed what was kept of {len(goes)} request{'' if len(goes) == 1 else 's'}")
+    if goes:
+        terminal.say(f"removed what was kept of {len(goes)} request{'' if len(goes) == 1 else 's'}")
     return exits.OK
 
 

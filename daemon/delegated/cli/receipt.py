@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     if text is None:
         records = Records(place, key)
         if not records.result:
+            if places.deleted(place, key) is not None:
+                raise places.gone(place, key)
             raise Absent(f"there is no RESULT for {key} yet", f"delegate wait {key}{place.flags()}")
         terminal.say("its RESULT is not in the folder: this is the journal's")
         text = records.result

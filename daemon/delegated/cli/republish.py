@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         why = " any more: it was purged" if places.purged(place, key) else ""
         raise Absent(
             f"the journal of {place.folder} holds no RESULT for {key}{why}",
-            f"delegate status {key}, or delegate retry {key}",
+            f"delegate status {key}{place.flags()}, or delegate retry {key}{place.flags()}",
         )
     result = from_json(text)
     files = {"patch": result.patch.text} if result.patch is not None else {}

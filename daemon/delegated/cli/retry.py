@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     result = places.read_result(place, key)
     ended = result.get("status") if result is not None else places.deleted(place, key)
     if ended is None and result is None:
-        raise Absent(f"{key} is not settled: there is nothing to ask again", f"delegate wait {key}")
+        raise Absent(f"{key} is not settled: there is nothing to ask again", f"delegate wait {key}{place.flags()}")
     if places.job_place(place, key) is None:
         raise Absent(f"the journal of {place.folder} does not know {key}", "save its REQUEST again to ask anew")
     if not places.request_names(place, key) and places.purged(place, key):

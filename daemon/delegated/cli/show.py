@@ -35,7 +35,8 @@ def run(args: argparse.Namespace) -> int:
         if places.deleted(place, key) is not None:
             raise places.gone(place, key)
         running = places.read_status(place, key) is not None
-        raise Absent(f"there is no RESULT for {key} yet: it {'runs' if running else 'waits'}", f"delegate wait {key}")
+        doing = "runs" if running else "waits"
+        raise Absent(f"there is no RESULT for {key} yet: it {doing}", f"delegate wait {key}{place.flags()}")
     code = report.show(place, key, as_json=args.json)
     further = places.about(place, key)
     if further:
@@ -47,7 +48,7 @@ def _raw(place: places.Place, key: str) -> int:
     result = places.read_result(place, key)
     raw = result.get("raw_response") if result else None
     if not isinstance(raw, str) or not raw:
-        raise Absent(f"the RESULT of {key} keeps no reply: no model was heard", f"delegate show {key}")
+        raise Absent(f"the RESULT of {key} keeps no reply: no model was heard", f"delegate show {key}{place.flags()}")
     if terminal.is_terminal(sys.stdout):
         terminal.out(raw)
     else:  # a program gets the very text; a terminal never does

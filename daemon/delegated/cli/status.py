@@ -68,15 +68,16 @@ def run(args: argparse.Namespace) -> int:
     terminal.out(f"settled  {len(rows) - len(running) - len(waiting) - len(left) - len(deleted)}")
     for key in deleted:
         terminal.out(f"deleted  {key}: {places.DELETED}")
-    if deleted:
-        terminal.next_step(f"delegate republish {deleted[0]}{place.flags()}")
+    kept = next((key for key in deleted if not places.purged(place, key)), "")
+    if kept:
+        terminal.next_step(f"delegate republish {kept}{place.flags()}")
     if left:
         terminal.next_step(f"delegate run {next(iter(left))}{place.flags()}")
     if served is None:
         terminal.next_step(f"delegated{place.workspace_flag()}")
     elif running or waiting:
         terminal.next_step(f"delegate wait {(running or waiting)[0].id}{place.flags()}")
-    elif not left and not deleted:
+    elif not left and not kept:
         terminal.next_step(f'delegate ask --issue "what is wrong"{place.flags()}')
     return exits.OK
 
@@ -114,7 +115,8 @@ def _one(place: Place, key: str, as_json: bool) -> int:
     if result is not None:
         terminal.next_step(f"delegate show {key}{place.flags()}")
     elif ended is not None:
-        terminal.next_step(f"delegate republish {key}{place.flags()}")
+        if not places.purged(place, key):
+            terminal.next_step(f"delegate republish {key}{place.flags()}")
     elif left:
         terminal.next_step(f"delegate run {key}{place.flags()}")
     else:
