@@ -7,13 +7,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from delegated.agents import NAMES, hosts, jsonc, merging, texts
-from delegated.cli import main
+from delegated.cli import exits, main
 from harness import House
 from test_cli_init import tree
 
@@ -353,6 +354,18 @@ def test_the_texts_are_what_agents_can_read(house: House) -> None:
             assert front["name"].strip() == Path(file.path).parent.name
         else:
             assert front["alwaysApply"] == " true"
+
+
+def test_a_reader_that_goes_away_is_no_fault_of_the_file(house: House) -> None:
+    """`--dry-run | head`: the exit code is that of every command then, and no file is said to be left."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    command = [sys.executable, "-P", "-m", "delegated", "init", "--agent", "claude", "--dry-run"]
+    done = subprocess.run(
+        command, cwd=house.workspace, env=house.env, stdout=writes, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(writes)
+    assert (done.returncode, b"left as it is" in done.stderr) == (exits.CLOSED, False), done.stderr
 
 
 def test_the_task_is_that_of_the_page() -> None:

@@ -50,6 +50,8 @@ def set_up(place: Place, agents: Iterable[str], *, uninstall: bool, dry_run: boo
                 terminal.out_exactly(_diff(change))
                 continue
             directories += _write(place.workspace, change)
+        except BrokenPipeError:  # of stdout: nothing is wrong with the file
+            raise
         except (Foreign, OSError) as error:
             why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             terminal.warn(f"{full}: left as it is: {why}")

@@ -86,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
         code = exits.OK
         if args.agent:
             code = agents.set_up(place, args.agent, uninstall=False, dry_run=False)
+    except BrokenPipeError:  # of stdout: nothing is wrong with a file
+        raise
     except OSError as error:
         raise OperatorError(
             f"cannot write {error.filename or place.workspace}: {error.strerror}",
