@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import signal
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,8 @@ from harness import TRACE, House, Server, until
 from test_cli_folder import run, start
 
 NEVER = {"match": {"method": "POST", "path": "/v1/responses"}, "times": "always", "do": {"run": "forever"}}
+# A session's leader gets the first terminal that it opens.
+ON = "import os, sys; os.open(sys.argv[1], os.O_RDWR); os.execvp(sys.argv[2], sys.argv[2:])"
 ASK = ("ask", "--issue", "it divides by zero", "--files", "app.py", "--logs", TRACE)
 
 
@@ -232,6 +236,22 @@ def test_two_daemons(house: House) -> None:
     second = house.start()
     assert second.process.wait(30) == exits.HELD
     assert f"pid {first.process.pid}" in second.log.read_text()
+
+
+@pytest.mark.parametrize("prefix", [(), ("nohup",)], ids=("plain", "nohup"))
+def test_a_window_that_is_closed_stops_what_runs_in_it(prefix: tuple[str, ...], house: House) -> None:
+    """No daemon is left behind that nobody sees, unless it was asked to stay; a HUP alone is a reload."""
+    window, side = pty.openpty()
+    daemon = house.start(prefix=(sys.executable, "-c", ON, os.ttyname(side), *prefix)).ready()
+    os.close(side)
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: daemon.has("config.reloaded"), what="a reload")
+    os.close(window)
+    if prefix:
+        until(lambda: daemon.log.read_text().count("config.reloaded") == 2, what="another reload")
+        assert daemon.process.poll() is None
+    else:
+        assert daemon.process.wait(30) == exits.OK
 
 
 @pytest.mark.slow

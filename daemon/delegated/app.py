@@ -258,7 +258,16 @@ class App:
             return
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, number)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        # `nohup` asks us to outlive the terminal; a service has none.
+        watched = service.on_terminal() and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up, watched)
+
+    def _hang_up(self, watched: bool) -> None:
+        """Stop when the terminal that we were started on was closed, so that none spends unseen; else reload."""
+        if not watched or service.on_terminal():
+            self._reload()
+        elif not self._signals:  # the shell and the kernel each send one: that is not to be asked twice
+            self._stop(signal.SIGHUP)
 
     def _stop(self, number: int) -> None:
         self._signals += 1

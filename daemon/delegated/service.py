@@ -47,6 +47,15 @@ def watchdog_interval() -> float | None:
     return allowed / 2 if allowed > 0 else None
 
 
+def on_terminal() -> bool:
+    """Say whether a terminal controls us: one that was closed does not any more, and a service has none."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 def _status(text: str) -> tuple[str, ...]:
     # one line: a second one would be read as a message of its own
     return ("STATUS=" + " ".join(text.split())[:500],) if text else ()
