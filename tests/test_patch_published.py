@@ -68,6 +68,8 @@ def test_the_fixes_come_as_a_patch_that_git_takes(asked: House) -> None:
     assert git_apply(asked, patch, "--check").returncode == 0
     assert git_apply(asked, patch).returncode == 0
     assert (asked.workspace / "app.py").read_text() == AFTER
+    assert run(asked, "outcome", "one", "wrong")[0] == exits.OK
+    assert "apply" not in run(asked, "show", "one")[2], "who tried it is not told to try it"
 
 
 @pytest.mark.slow

@@ -136,7 +136,8 @@ def spending(settings: Config, workspace: str, served: str | None) -> Iterator[C
                 f"{budget} is used up: ${used:.4f}; the next {budget.window} begins at {again}",
                 "raise it in the configuration, or wait; `delegate costs` shows the account",
             )
-    yield Check("spending", "ok", f"{path}, {len(held)} budget(s)" if known else "nothing was spent yet")
+    count = f"{len(held)} budget{'' if len(held) == 1 else 's'}"
+    yield Check("spending", "ok", f"{path}, {count}" if known else "nothing was spent yet")
 
 
 def _reach(endpoint: Endpoint, key: str, name: str) -> tuple[Check, str, Description | None]:

@@ -71,12 +71,13 @@ def show(place: Place, key: str, *, as_json: bool = False, quiet: bool = False) 
         return exits.for_status(status)
     terminal.say(f"{key}: {status}; {place.path(drop.result_name(key, 'md'))}")
     patch = place.path(drop.result_name(key, "patch"))
-    if result.get("patch") and os.path.isfile(patch) and not os.path.islink(patch):
+    judged = said(place, key, result) if status == "answered" else ("", "")
+    if not judged[0] and result.get("patch") and os.path.isfile(patch) and not os.path.islink(patch):
         at = "" if os.getcwd() == place.workspace else f" -C {shlex.quote(place.workspace)}"
         terminal.next_step(f"git{at} apply {shlex.quote(patch)}")
     after = next_command(result, key)
     if status == "answered":
-        _judge(place, key, result)
+        _judge(place, key, *judged)
     elif after:
         terminal.next_step(f"{after}{place.flags()}")
     elif status == "rejected" and (names := places.request_names(place, key)):
@@ -84,9 +85,8 @@ def show(place: Place, key: str, *, as_json: bool = False, quiet: bool = False) 
     return exits.for_status(status)
 
 
-def _judge(place: Place, key: str, result: dict[str, Any]) -> None:
+def _judge(place: Place, key: str, word: str, more: str) -> None:
     """Say how an answer turned out, or how to say so."""
-    word, more = said(place, key, result)
     if word:
         note = " ".join(terminal.clean(more).split())
         terminal.say(f"outcome: {word}" + (f" ({note[:200]})" if note else ""))
