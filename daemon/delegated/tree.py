@@ -23,7 +23,7 @@ from delegated.context import Omitted, SourceFile
 from delegated.secrets import forbidden
 
 MAX_BYTES: Final = 1 << 20
-_MAX_DEPTH: Final = 64
+MAX_DEPTH: Final = 64  # directories within each other
 _NO_LIMIT: Final = 1 << 62
 _MAX_IGNORE: Final = 256 << 10
 
@@ -204,7 +204,7 @@ class Tree:
                 chunks.append(chunk)
                 left -= len(chunk)
         except OSError as error:
-            return _why(error)
+            return why_not(error)
         finally:
             os.close(fd)
         return b"".join(chunks) if left else f"larger than {limit:,} bytes, and growing"
@@ -255,7 +255,7 @@ class Tree:
                 return reason
             fd = os.open(parts[-1], _FILE, dir_fd=directory)
         except OSError as error:
-            return _why(error)
+            return why_not(error)
         finally:
             os.close(directory)
         reason = self._unfit(os.fstat(fd), limit)
@@ -279,13 +279,13 @@ class Tree:
         try:
             fd = os.open(".", _DIRECTORY, dir_fd=self._fd)
         except OSError as error:
-            return _why(error)
+            return why_not(error)
         for part in parts:
             above = fd
             try:
                 fd = os.open(part, _DIRECTORY, dir_fd=above)
             except OSError as error:
-                return _BELOW_LINK if _is_link(part, above) else _why(error)
+                return _BELOW_LINK if _is_link(part, above) else why_not(error)
             finally:
                 os.close(above)
             if os.fstat(fd).st_dev != self._device:
@@ -345,7 +345,7 @@ _Levels = tuple[tuple[int, Sequence[globs.Rule]], ...]
 def _listed(levels: _Levels, path: tuple[str, ...], *, directory: bool) -> bool:
     """Say whether a glob may give a file, or what lies below a directory, by its name alone."""
     name = path[-1]
-    if (name in VENDORED or len(path) >= _MAX_DEPTH) if directory else GENERATED.fullmatch(name):
+    if (name in VENDORED or len(path) >= MAX_DEPTH) if directory else GENERATED.fullmatch(name):
         return False
     if not paths.is_sound(name) or forbidden("/".join(path)):
         return False
@@ -365,7 +365,7 @@ def _type(entry: os.DirEntry[str]) -> int:
     return stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else stat.S_IFCHR
 
 
-def _why(error: OSError) -> str:
+def why_not(error: OSError) -> str:
     """Say in words why a file cannot be read; raise on what says nothing about the file.
 
     A process without descriptors would else ask, and pay, without the code, and not know the secrets of `.env`.
