@@ -10,6 +10,7 @@ import re
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -531,6 +532,26 @@ def test_a_key_command_is_asked_once(tmp_path: Path) -> None:
         for _ in range(3):
             assert models.own_keys() == expected
         assert log.read_text() == "x\n"
+
+
+@pytest.mark.parametrize("script", ["echo k", "exit 1"])
+def test_a_key_command_is_asked_once_for_all_workspaces(tmp_path: Path, script: str) -> None:
+    """Also by threads that want it at once. It may take seconds: once unlocked, no loop waits for it."""
+    from delegated.errors import Refused
+    from delegated.outfit import Models
+    from delegated.tokens import counter
+
+    log = tmp_path / "calls"
+    endpoint = _prints(tmp_path, f"echo x >> '{log}'; sleep 0.2; {script}")
+    config = Config(endpoints={"openai": endpoint})
+    ring = keys.Ring({"PATH": os.environ["PATH"]})
+    several = [Models(config, {}, counter, ring=ring) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda models: models.unlock("gpt-4o"), several))
+    for models in several:
+        with contextlib.nullcontext() if "echo" in script else pytest.raises(Refused):
+            assert models.find("gpt-4o")[0].name == "gpt-4o"
+    assert log.read_text() == "x\n"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])

@@ -9,7 +9,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -405,7 +405,7 @@ def test_a_history_without_an_end_has_one(root: Path, kind: str) -> None:
         _loose(root, tree, b"tree", file + b"40000 d\0" + bytes.fromhex(tree))
     elif "number" in kind:
         names = [f"{number:040x}" for number in range(1, 60)]
-        for name, below in zip(names, names[1:], strict=False):
+        for name, below in pairwise(names):
             _loose(root, name, b"tree", b"".join(b"40000 %c\0" % each + bytes.fromhex(below) for each in b"de"))
         _loose(root, names[-1], b"tree", file)
         tree = names[0]

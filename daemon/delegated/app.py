@@ -23,6 +23,7 @@ from delegated.comments import Comments
 from delegated.config import Config
 from delegated.errors import OperatorError
 from delegated.home import state_directory
+from delegated.keys import Ring
 from delegated.models import Model
 from delegated.notify import Notifier
 from delegated.outfit import Lanes, Models
@@ -39,8 +40,6 @@ from delegated.workspace import Workspace
 if TYPE_CHECKING:
     from delegated.sieve import Sieve
 
-_ATTEMPTS: Final = 6  # in a run that is to end
-_DEADLINE_S: Final = 600.0  # likewise
 T = TypeVar("T")
 _LAST_S: Final = 3.0  # for what is still to be told when a run ends by itself
 _STALE_S: Final = 20.0  # a loop that has not come round for so long hangs: the watchdog is not fed
@@ -60,6 +59,7 @@ class App:
         self._words = functools.cache(counter)
         self._workers: dict[str, Worker] = {}
         self._lanes = Lanes()
+        self._ring = Ring(os.environ)  # one for all workspaces, and a new one at each reload
         self._purse = Purse(os.path.join(state_directory(os.environ), FILE), self._beside)
         self._ends = False
         self._notifier = Notifier()
@@ -152,7 +152,9 @@ class App:
             return pricing.cost(models.facts(name), reply.usage)
 
         self._configs[path] = config
-        models = Models(config, os.environ, self._words, self._lanes, ends=self._ends, budgeted=budgeted)
+        models = Models(
+            config, os.environ, self._words, self._lanes, ring=self._ring, ends=self._ends, budgeted=budgeted
+        )
         if path not in self._spaces:
             self._spaces[path] = Workspace(path)
             logs.learn(path, functools.partial(self._spaces[path].env_values, search=False))
@@ -176,6 +178,7 @@ class App:
         desk = Desk(
             gatherer,
             model=models.ready,
+            unlock=models.unlock,
             hold=self._lanes.hold,
             knock=self._lanes.knock,
             count_in=lambda journal: self._purse.count_in(journal, path, price),
@@ -274,6 +277,7 @@ class App:
         """Read the configuration again; a bad one is refused whole and the old one stays."""
         service.reloading()
         former = tuple(self._models)
+        self._ring = Ring(os.environ)
         try:
             fresh = {path: self._load(path) for path in self._workers}
             desks = {path: self._desk(path, config) for path, config in fresh.items()}
