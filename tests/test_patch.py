@@ -193,6 +193,14 @@ def test_a_parser_that_fails_is_no_word_on_an_edit(monkeypatch: pytest.MonkeyPat
         syntax._grammar.cache_clear()
 
 
+def test_lines_that_are_all_alike_are_compared_at_once() -> None:
+    """An answer may change two thousand equal lines: to pair each with each of the others would take minutes."""
+    old, new = "a\n" * 2_000, "a\nb\n" * 1_000
+    rows = [row for hunk in hunks(old, [(0, len(old), new)]) for row in hunk.rows]
+    for signs, text in ((" -", old), (" +", new)):
+        assert "".join(row[1:] for row in rows if row[0] in signs) == text
+
+
 def fix(*edits: Edit, priority: int = 1) -> Fix:
     return Fix(priority, "Do it", edits[0].path if edits else "", edits, "", "", "")
 
