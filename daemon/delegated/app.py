@@ -119,7 +119,7 @@ class App:
                 await models.close()
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._purse.close()
-        return {key: status for worker in self._workers.values() for key, status in worker.outcomes.items()}
+        return {key: status for worker in self._workers.values() for key, status in worker.ended.items()}
 
     def _consent(self, path: str, folder: str, *, once: bool, only: bool) -> Consent:
         """Register a workspace that was not: its user asks for it, by starting us there or in the configuration.
