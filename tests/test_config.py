@@ -544,8 +544,8 @@ def test_a_key_command_is_asked_once_for_all_workspaces(tmp_path: Path, script: 
     log = tmp_path / "calls"
     endpoint = _prints(tmp_path, f"echo x >> '{log}'; sleep 0.2; {script}")
     config = Config(endpoints={"openai": endpoint})
-    ring = keys.Ring({"PATH": os.environ["PATH"]})
-    several = [Models(config, {}, counter, ring=ring) for _ in range(4)]
+    keyring = keys.Keyring({"PATH": os.environ["PATH"]})
+    several = [Models(config, {}, counter, keyring=keyring) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda models: models.unlock("gpt-4o"), several))
     for models in several:

@@ -23,7 +23,7 @@ from delegated.comments import Comments
 from delegated.config import Config
 from delegated.errors import OperatorError
 from delegated.home import state_directory
-from delegated.keys import Ring
+from delegated.keys import Keyring
 from delegated.models import Model
 from delegated.notify import Notifier
 from delegated.outfit import Lanes, Models
@@ -59,7 +59,7 @@ class App:
         self._words = functools.cache(counter)
         self._workers: dict[str, Worker] = {}
         self._lanes = Lanes()
-        self._ring = Ring(os.environ)  # one for all workspaces, and a new one at each reload
+        self._keyring = Keyring(os.environ)  # one for all workspaces, and a new one at each reload
         self._purse = Purse(os.path.join(state_directory(os.environ), FILE), self._beside)
         self._ends = False
         self._notifier = Notifier()
@@ -153,7 +153,7 @@ class App:
 
         self._configs[path] = config
         models = Models(
-            config, os.environ, self._words, self._lanes, ring=self._ring, ends=self._ends, budgeted=budgeted
+            config, os.environ, self._words, self._lanes, keyring=self._keyring, ends=self._ends, budgeted=budgeted
         )
         if path not in self._spaces:
             self._spaces[path] = Workspace(path)
@@ -277,7 +277,7 @@ class App:
         """Read the configuration again; a bad one is refused whole and the old one stays."""
         service.reloading()
         former = tuple(self._models)
-        self._ring = Ring(os.environ)
+        self._keyring = Keyring(os.environ)
         try:
             fresh = {path: self._load(path) for path in self._workers}
             desks = {path: self._desk(path, config) for path, config in fresh.items()}

@@ -45,7 +45,7 @@ class Keyed:
     command: tuple[str, ...] = ()
 
 
-class Ring:
+class Keyring:
     """The keys of endpoints, for all that ask in one process. Any thread may ask.
 
     What a command printed is kept, that it failed for a while: it may take seconds, a keyring may ask a person each

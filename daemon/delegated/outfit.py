@@ -14,7 +14,7 @@ from delegated import keys, pricing
 from delegated.config import Config, Endpoint, Retry
 from delegated.errors import OperatorError, Refused, Unavailable
 from delegated.gather import Gatherer, Limits, Tokens
-from delegated.keys import Ring
+from delegated.keys import Keyring
 from delegated.models import Model, Wire
 from delegated.models.gate import Gate, Gated, pauses
 from delegated.models.offline import Offline
@@ -77,13 +77,13 @@ class Models:
         words: Callable[[], Counter],
         lanes: Lanes | None = None,
         *,
-        ring: Ring | None = None,
+        keyring: Keyring | None = None,
         ends: bool = False,
         budgeted: Callable[[Model, ModelFacts], Model] = lambda model, facts: model,
     ) -> None:
         self._budgeted = budgeted
         self._config = config
-        self._ring = ring or Ring(env)
+        self._keyring = keyring or Keyring(env)
         self._words = words
         self._lanes = lanes or Lanes()
         self._ends = ends
@@ -119,7 +119,7 @@ class Models:
         found = []
         for endpoint in self._config.endpoints.values():
             with contextlib.suppress(OperatorError):
-                key = self._ring.find(endpoint)
+                key = self._keyring.find(endpoint)
                 if key is not None:
                     found.append(key.value)
         return tuple(found)
@@ -133,7 +133,7 @@ class Models:
         """Have the key of a model at hand: `find` then asks no program for it, which may take seconds. Blocks."""
         if self.facts(name) is not None:
             with contextlib.suppress(OperatorError):  # `find` says what is wrong
-                self._ring.find(configs.endpoint_of(self._config, name))
+                self._keyring.find(configs.endpoint_of(self._config, name))
 
     def _make(self, name: str) -> tuple[Model, ModelFacts]:
         facts = self.facts(name)
@@ -154,7 +154,7 @@ class Models:
 
             check_installed(name)
         try:
-            key = self._ring.find(endpoint)
+            key = self._keyring.find(endpoint)
         except OperatorError as error:  # one endpoint's key is no reason to stop asking the others
             advice = f"; {error.hint}" if error.hint else ""
             raise Refused("bad_key", f"{error}{advice}") from error
