@@ -554,6 +554,22 @@ def test_a_key_command_is_asked_once_for_all_workspaces(tmp_path: Path, script: 
     assert log.read_text() == "x\n"
 
 
+def test_a_key_is_told_before_it_is_given(tmp_path: Path) -> None:
+    """The log hides what it was told: also a key that a locked keyring, or a file that was changed, gave late."""
+    file = tmp_path / "key"
+    file.write_text("of-file\n")
+    file.chmod(0o600)
+    told: list[str] = []
+    keyring = keys.Keyring({"PATH": os.environ["PATH"]}, told.append)
+    for endpoint, expected in (
+        (Endpoint(base_url="https://x/v1", key_file=str(file)), "of-file"),
+        (_prints(tmp_path, "echo k"), "k"),
+    ):
+        found = keyring.find(endpoint)
+        assert found is not None
+        assert (found.value, told[-1]) == (expected, expected)
+
+
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
 def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
     """With the command that mends it, and without the key."""

@@ -59,7 +59,7 @@ class App:
         self._words = functools.cache(counter)
         self._workers: dict[str, Worker] = {}
         self._lanes = Lanes()
-        self._keyring = Keyring(os.environ)  # one for all workspaces, and a new one at each reload
+        self._keyring = Keyring(os.environ, logs.hide)  # one for all workspaces, and a new one at each reload
         self._purse = Purse(os.path.join(state_directory(os.environ), FILE), self._beside)
         self._ends = False
         self._notifier = Notifier()
@@ -159,8 +159,7 @@ class App:
             self._spaces[path] = Workspace(path)
             logs.learn(path, functools.partial(self._spaces[path].env_values, search=False))
             self._surveys[path] = Survey(self._spaces[path])
-        for key in models.own_keys():
-            logs.hide(key)
+        models.own_keys()  # found now, they are in no line of the log; one that is found later is hidden then
         known = models.facts(config.model)
         note = pricing.warning(known, time.strftime("%Y-%m-%d", time.gmtime())) if known else ""
         if note:
@@ -277,7 +276,7 @@ class App:
         """Read the configuration again; a bad one is refused whole and the old one stays."""
         service.reloading()
         former = tuple(self._models)
-        self._keyring = Keyring(os.environ)
+        self._keyring = Keyring(os.environ, logs.hide)
         try:
             fresh = {path: self._load(path) for path in self._workers}
             desks = {path: self._desk(path, config) for path, config in fresh.items()}

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -49,18 +49,23 @@ class Keyring:
     """The keys of endpoints, for all that ask in one process. Any thread may ask.
 
     What a command printed is kept, that it failed for a while: it may take seconds, a keyring may ask a person each
-    time, and requests come by the hundred.
+    time, and requests come by the hundred. `learned` is told each key before anybody is given it.
     """
 
-    def __init__(self, env: Mapping[str, str]) -> None:
+    def __init__(self, env: Mapping[str, str], learned: Callable[[str], None] = lambda value: None) -> None:
         self._env = env
+        self._learned = learned
         self._lock = threading.Lock()
         self._printed: dict[Endpoint, tuple[float, Key | OperatorError | None]] = {}
 
     def find(self, endpoint: Endpoint) -> Key | None:
         """Return the endpoint's key, and raise, as the function does."""
-        if not endpoint.key_command:
-            return find(endpoint, self._env)
+        key = self._printed_by(endpoint) if endpoint.key_command else find(endpoint, self._env)
+        if key is not None:
+            self._learned(key.value)
+        return key
+
+    def _printed_by(self, endpoint: Endpoint) -> Key | None:
         known = self._kept(endpoint)
         if known is None:
             with self._lock:
