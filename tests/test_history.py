@@ -446,8 +446,10 @@ def test_a_disk_that_fails_under_git_s_files_is_a_reason(
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return real(fd, *more)
 
+    descriptors = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, call, failing)
     found = read(root, ("a.py", 4))
+    assert len(os.listdir("/proc/self/fd")) == descriptors
     assert any("Input/output error" in each.reason for each in found.omitted)
 
 

@@ -203,14 +203,17 @@ class Repository:
         for name in names[:_MAX_PACKS]:
             index = self._tree.open_file((*place, name), _NO_LIMIT)
             data = self._tree.open_file((*place, name[:-4] + ".pack"), _NO_LIMIT)
-            if isinstance(index, int) and isinstance(data, int):
-                head = os.pread(index, 8 + 1024, 0)
-                if len(head) == 8 + 1024 and head[:8] == b"\xfftOc\0\0\0\2":
-                    yield _Pack(data, index, int.from_bytes(head[-4:]), size)
-                    continue
-            for fd in (index, data):
-                if isinstance(fd, int):
-                    os.close(fd)
+            head = b""
+            try:
+                if isinstance(index, int) and isinstance(data, int):
+                    head = os.pread(index, 8 + 1024, 0)
+            finally:
+                sound = len(head) == 8 + 1024 and head[:8] == b"\xfftOc\0\0\0\2"
+                for fd in (index, data):
+                    if isinstance(fd, int) and not sound:
+                        os.close(fd)
+            if sound and isinstance(index, int) and isinstance(data, int):
+                yield _Pack(data, index, int.from_bytes(head[-4:]), size)
 
     def _unpacked(self, number: int, offset: int, limit: int) -> tuple[int, bytes]:
         """Read an object of a pack, deltas applied. Raises `ValueError` and its like on what cannot be."""

@@ -258,7 +258,11 @@ class Tree:
             return why_not(error)
         finally:
             os.close(directory)
-        reason = self._unfit(os.fstat(fd), limit)
+        try:
+            reason = self._unfit(os.fstat(fd), limit)
+        except OSError:
+            os.close(fd)
+            raise
         if reason:
             os.close(fd)
             return reason
