@@ -420,6 +420,21 @@ def test_a_history_without_an_end_has_one(root: Path, kind: str) -> None:
     assert all(each.path.count("/") < 64 for each in found.changed)
 
 
+def test_a_tree_that_leads_up_is_not_followed(root: Path) -> None:
+    """Git itself makes no such tree. A frame may name the same place: by the path of a file given in the request."""
+    (root.parent / "outside.py").write_text(BODY)
+    commit(root, "Sum up", a=BODY)
+    head, blob = (git(root, "rev-parse", each).strip() for each in ("HEAD", "HEAD:a.py"))
+    above, tree = "ab" * 20, "cd" * 20
+    files = (b"100644 %s\0" % name + bytes.fromhex(blob) for name in (b"gone.py", b"outside.py"))
+    _loose(root, above, b"tree", b"".join(files))
+    _loose(root, tree, b"tree", b"40000 ..\0" + bytes.fromhex(above) + b"100644 a.py\0" + bytes.fromhex(blob))
+    person = b"a <a@b> 1700000000 +0000\n"
+    _loose(root, head, b"commit", b"tree %s\nauthor %scommitter %s\nUp\n" % (tree.encode(), person, person))
+    found = read(root, ("../outside.py", 4))
+    assert (found.changed, found.touched) == ((), ())
+
+
 @pytest.mark.parametrize("kind", ["entries", "directories"])
 def test_paths_in_an_index_do_not_grow_without_an_end(kind: str) -> None:
     """Both are given as what they add to the one before, so that a small file could mean more than memory holds."""

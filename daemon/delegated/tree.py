@@ -74,6 +74,7 @@ Stamp = tuple[int, int, int]
 _MISSING: Final = "File not found: paths are relative to the workspace root"
 _IS_DIRECTORY: Final = "a directory, not a file"
 _BELOW_LINK: Final = "below a symbolic link; links are not followed"
+_OUTSIDE: Final = "not a path below the workspace root"
 _ELSEWHERE: Final = "on another file system than the workspace root"
 
 
@@ -249,6 +250,9 @@ class Tree:
         directory = self._directory(parts[:-1])
         if isinstance(directory, str):
             return directory
+        if not _is_name(parts[-1]):
+            os.close(directory)
+            return _OUTSIDE
         try:
             # Look before opening: to open a device can already do something. Then look at what was opened.
             if reason := self._unfit(os.stat(parts[-1], dir_fd=directory, follow_symlinks=False), limit):
@@ -279,7 +283,9 @@ class Tree:
         return ""
 
     def _directory(self, parts: Sequence[str]) -> int | str:
-        """Open a directory by walking down from the root; the caller closes it."""
+        """Open a directory by walking down from the root; the caller closes it. Whoever asks, no name leads up."""
+        if not all(map(_is_name, parts)):
+            return _OUTSIDE
         try:
             fd = os.open(".", _DIRECTORY, dir_fd=self._fd)
         except OSError as error:
@@ -381,6 +387,10 @@ def why_not(error: OSError) -> str:
     if error.errno == errno.ELOOP:
         return "a symbolic link, not a regular file"
     return f"cannot be read: {error.strerror}"
+
+
+def _is_name(part: str) -> bool:
+    return part not in ("", ".", "..") and "/" not in part
 
 
 def _is_link(name: str, directory: int) -> bool:
