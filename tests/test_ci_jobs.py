@@ -17,7 +17,7 @@ import yaml
 from ci_runner import ACTION, ROOT, TEMPLATE, GitHub, gitlab
 from delegated.cli import exits, full_parser
 from delegated.cli.ci import code_of
-from delegated.cli.ci_report import Outcome
+from delegated.cli.ci_report import Ending
 from delegated.request import parse
 from harness import PREFIX, TRACE, House, Server
 from test_ci import check_sarif
@@ -196,20 +196,20 @@ def test_nothing_in_a_log_or_an_answer_is_a_command(github: GitHub, server: Serv
 
 
 @pytest.mark.parametrize(
-    ("outcome", "codes"),
+    ("ending", "codes"),
     [
-        (Outcome("k", why="no key"), (exits.OK, exits.OK, exits.OK)),
-        (Outcome("k", why="too late", code=exits.TIMED_OUT), (exits.OK, exits.TIMED_OUT, exits.TIMED_OUT)),
-        (Outcome("k", {"status": "failed"}), (exits.OK, exits.FAILED, exits.FAILED)),
-        (Outcome("k", {**SURE, "verdict": "inconclusive"}), (exits.OK, exits.OK, exits.UNSURE)),
-        (Outcome("k", {**SURE, "confidence": {"level": "low"}}), (exits.OK, exits.OK, exits.UNSURE)),
-        (Outcome("k", SURE), (exits.OK, exits.OK, exits.OK)),
+        (Ending("k", why="no key"), (exits.OK, exits.OK, exits.OK)),
+        (Ending("k", why="too late", code=exits.TIMED_OUT), (exits.OK, exits.TIMED_OUT, exits.TIMED_OUT)),
+        (Ending("k", {"status": "failed"}), (exits.OK, exits.FAILED, exits.FAILED)),
+        (Ending("k", {**SURE, "verdict": "inconclusive"}), (exits.OK, exits.OK, exits.UNSURE)),
+        (Ending("k", {**SURE, "confidence": {"level": "low"}}), (exits.OK, exits.OK, exits.UNSURE)),
+        (Ending("k", SURE), (exits.OK, exits.OK, exits.OK)),
     ],
     ids=("skipped", "late", "failed", "inconclusive", "low", "sure"),
 )
-def test_the_job_fails_only_when_told_to(outcome: Outcome, codes: tuple[int, ...]) -> None:
+def test_the_job_fails_only_when_told_to(ending: Ending, codes: tuple[int, ...]) -> None:
     """never: 0 however it ends; unanswered: as `delegate ask` would; unsure: also when the answer is not sure."""
-    assert tuple(code_of(fail_on, outcome) for fail_on in ("never", "unanswered", "unsure")) == codes
+    assert tuple(code_of(fail_on, ending) for fail_on in ("never", "unanswered", "unsure")) == codes
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import re
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -531,6 +532,42 @@ def test_a_key_command_is_asked_once(tmp_path: Path) -> None:
         for _ in range(3):
             assert models.own_keys() == expected
         assert log.read_text() == "x\n"
+
+
+@pytest.mark.parametrize("script", ["echo k", "exit 1"])
+def test_a_key_command_is_asked_once_for_all_workspaces(tmp_path: Path, script: str) -> None:
+    """Also by threads that want it at once. It may take seconds: once unlocked, no loop waits for it."""
+    from delegated.errors import Refused
+    from delegated.outfit import Models
+    from delegated.tokens import counter
+
+    log = tmp_path / "calls"
+    endpoint = _prints(tmp_path, f"echo x >> '{log}'; sleep 0.2; {script}")
+    config = Config(endpoints={"openai": endpoint})
+    keyring = keys.Keyring({"PATH": os.environ["PATH"]})
+    several = [Models(config, {}, counter, keyring=keyring) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda models: models.unlock("gpt-4o"), several))
+    for models in several:
+        with contextlib.nullcontext() if "echo" in script else pytest.raises(Refused):
+            assert models.find("gpt-4o")[0].name == "gpt-4o"
+    assert log.read_text() == "x\n"
+
+
+def test_a_key_is_told_before_it_is_given(tmp_path: Path) -> None:
+    """The log hides what it was told: also a key that a locked keyring, or a file that was changed, gave late."""
+    file = tmp_path / "key"
+    file.write_text("of-file\n")
+    file.chmod(0o600)
+    told: list[str] = []
+    keyring = keys.Keyring({"PATH": os.environ["PATH"]}, told.append)
+    for endpoint, expected in (
+        (Endpoint(base_url="https://x/v1", key_file=str(file)), "of-file"),
+        (_prints(tmp_path, "echo k"), "k"),
+    ):
+        found = keyring.find(endpoint)
+        assert found is not None
+        assert (found.value, told[-1]) == (expected, expected)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])

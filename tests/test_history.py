@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
 import shutil
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 
 import pytest
@@ -380,6 +381,91 @@ def test_no_read_is_begun_after_the_time(opened: Repository) -> None:
     opened.until = -1
     with pytest.raises(Late):
         opened.blob("ab" * 20)
+
+
+def _loose(root: Path, name: str, kind: bytes, content: bytes) -> None:
+    """Put an object under a name that is not its hash: nobody but git itself looks."""
+    place = root / ".git/objects" / name[:2] / name[2:]
+    place.parent.mkdir(exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.write_bytes(zlib.compress(kind + b" %d\0" % len(content) + content))
+
+
+@pytest.mark.parametrize(
+    "kind", ["a tree that holds itself", "trees without number", "a commit that is its own parent"]
+)
+def test_a_history_without_an_end_has_one(root: Path, kind: str) -> None:
+    """Objects may lead back to themselves: no hash is computed, so the time and the depth are what ends it."""
+    commit(root, "Sum up", a=BODY)
+    head, tree, blob = (git(root, "rev-parse", each).strip() for each in ("HEAD", "HEAD^{tree}", "HEAD:a.py"))
+    parent = b"parent %s\n" % head.encode() if "commit" in kind else b""
+    file = b"100644 a.py\0" + bytes.fromhex(blob)
+    if "itself" in kind:
+        tree = "ab" * 20
+        _loose(root, tree, b"tree", file + b"40000 d\0" + bytes.fromhex(tree))
+    elif "number" in kind:
+        names = [f"{number:040x}" for number in range(1, 60)]
+        for name, below in pairwise(names):
+            _loose(root, name, b"tree", b"".join(b"40000 %c\0" % each + bytes.fromhex(below) for each in b"de"))
+        _loose(root, names[-1], b"tree", file)
+        tree = names[0]
+    person = b"a <a@b> 1700000000 +0000\n"
+    written = b"tree %s\n%sauthor %scommitter %s\nGo round\n" % (tree.encode(), parent, person, person)
+    _loose(root, head, b"commit", written)
+    moments = count(0)
+    with Workspace(str(root)) as space:
+        found = history.read(space, [("a.py", 4)], (), clock=lambda: next(moments) / 10_000)
+    if "itself" not in kind:
+        assert "in the time that there is for it" in found.omitted[0].reason
+    assert all(each.path.count("/") < 64 for each in found.changed)
+
+
+def test_a_tree_that_leads_up_is_not_followed(root: Path) -> None:
+    """Git itself makes no such tree. A frame may name the same place: by the path of a file given in the request."""
+    (root.parent / "outside.py").write_text(BODY)
+    commit(root, "Sum up", a=BODY)
+    head, blob = (git(root, "rev-parse", each).strip() for each in ("HEAD", "HEAD:a.py"))
+    above, tree = "ab" * 20, "cd" * 20
+    files = (b"100644 %s\0" % name + bytes.fromhex(blob) for name in (b"gone.py", b"outside.py"))
+    _loose(root, above, b"tree", b"".join(files))
+    _loose(root, tree, b"tree", b"40000 ..\0" + bytes.fromhex(above) + b"100644 a.py\0" + bytes.fromhex(blob))
+    person = b"a <a@b> 1700000000 +0000\n"
+    _loose(root, head, b"commit", b"tree %s\nauthor %scommitter %s\nUp\n" % (tree.encode(), person, person))
+    found = read(root, ("../outside.py", 4))
+    assert (found.changed, found.touched) == ((), ())
+
+
+@pytest.mark.parametrize("kind", ["entries", "directories"])
+def test_paths_in_an_index_do_not_grow_without_an_end(kind: str) -> None:
+    """Both are given as what they add to the one before, so that a small file could mean more than memory holds."""
+    many = 5_000
+    trees = b"a\0-1 1\n" * many
+    entries, more = (many, b"") if kind == "entries" else (0, b"TREE" + len(trees).to_bytes(4) + trees)
+    data = b"".join(bytes(60) + min(length, 0xFFF).to_bytes(2) + b"\0a\0" for length in range(1, entries + 1))
+    with pytest.raises(ValueError, match="too long"):
+        git_index.tracked(b"DIRC" + (4).to_bytes(4) + entries.to_bytes(4) + data + more + bytes(20), 20)
+
+
+@pytest.mark.parametrize("call", ["pread", "fstat"])
+def test_a_disk_that_fails_under_git_s_files_is_a_reason(
+    root: Path, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the disk ends a job's try, to be made again when there is room: not for what only goes along."""
+    commit(root, "Sum up", a=BODY)
+    git(root, "repack", "-adq")
+    write(root, a=BODY + "x = 1\n")
+    real = getattr(os, call)
+
+    def failing(fd: int, *more: int) -> object:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith((".idx", "/index")):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(fd, *more)
+
+    descriptors = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, call, failing)
+    found = read(root, ("a.py", 4))
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert any("Input/output error" in each.reason for each in found.omitted)
 
 
 # Differences

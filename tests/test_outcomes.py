@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ from delegated.errors import RequestError
 from delegated.folder import Folder
 from delegated.outcomes import Outcome, Outcomes
 from delegated.record import place_of
+from delegated.result import RequestRef, Result
 from delegated.retention import trim
+from delegated.session import Session
+from delegated.watch import Bell
 from harness import PREFIX, House, request_text, until
 
 MAIN = "import sys; from delegated.cli import main; sys.exit(main())"
@@ -441,6 +446,31 @@ def test_an_outcome_before_any_result_is_about_none(house: House) -> None:
     found = stats(house)
     assert found["judged"] == 0
     assert {row["id"] for row in found["not_counted"]} == {"linked", "opened"}
+
+
+async def test_an_outcome_that_nobody_here_may_remove_holds_no_result_up(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a sticky folder another user's file stays: an answer that is paid for is published all the same."""
+    early = tell(house, "r")
+    real = os.unlink
+
+    def sticky(path: str, *, dir_fd: int | None = None) -> None:
+        if os.path.basename(path) == early.name:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        real(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", sticky)
+    name = f"{PREFIX}REQUEST_r.md"
+    with ThreadPoolExecutor(1) as pool:
+        session = Session(str(house.folder), Bell(), watch="poll", wall=time.time, pool=pool)
+        try:
+            record = session.journal.claim("r", 1, name, request_text().encode())
+            session.publish(record, Result("answered", RequestRef("r", name, record.claim.sha256, 1), "now"))
+        finally:
+            session.close()
+    assert house.has_result("r")
+    assert early.exists()
 
 
 # The commands

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
+import sys
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +174,33 @@ def test_nothing_is_said_of_a_language_that_nothing_here_reads() -> None:
     assert syntax.judge("Makefile", "a", "b(") == (None, "")
 
 
+def test_a_parser_that_fails_is_no_word_on_an_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grammars come from others, and of another age: what one raises must not cost the answer."""
+    parsers = types.ModuleType("tree_sitter")
+    parsers.Language = lambda pointer: pointer  # type: ignore[attr-defined]
+    parsers.Parser = lambda language: [].index(language)  # type: ignore[attr-defined]
+    grammar = types.ModuleType("tree_sitter_go")
+    grammar.language = lambda: 1  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tree_sitter", parsers)
+    monkeypatch.setitem(sys.modules, "tree_sitter_go", grammar)
+    syntax._grammar.cache_clear()
+    try:
+        assert syntax.judge("a.go", "package a\n", "package b\n") == (
+            None,
+            "not parsed: Go cannot be read here (ValueError)",
+        )
+    finally:
+        syntax._grammar.cache_clear()
+
+
+def test_lines_that_are_all_alike_are_compared_at_once() -> None:
+    """An answer may change two thousand equal lines: to pair each with each of the others would take minutes."""
+    old, new = "a\n" * 2_000, "a\nb\n" * 1_000
+    rows = [row for hunk in hunks(old, [(0, len(old), new)]) for row in hunk.rows]
+    for signs, text in ((" -", old), (" +", new)):
+        assert "".join(row[1:] for row in rows if row[0] in signs) == text
+
+
 def fix(*edits: Edit, priority: int = 1) -> Fix:
     return Fix(priority, "Do it", edits[0].path if edits else "", edits, "", "", "")
 
@@ -294,6 +323,13 @@ def test_a_file_that_is_another_one_now_is_not_patched(data: bytes | str, why: s
     assert made.patch is None
     assert why in made.patch_notes[0]
     assert "but **the file changed since it was sent**" in to_markdown(made)
+
+
+def test_half_a_character_is_in_no_patch() -> None:
+    """JSON can write it and UTF-8 cannot: the patch would make another file than the answer says."""
+    found = on({"a.txt": b"one\n"}, checked({"a.txt": "one\n"}, [("a.txt", "one", "t\ud800wo")]))
+    assert found.patch is None
+    assert found.patch_notes == ("fix 1 is left out: a.txt: an edit holds half a character, which no file can",)
 
 
 def test_a_file_in_another_encoding_is_not_patched() -> None:

@@ -17,6 +17,7 @@ from harness import BUG, House, Server, until
 from test_cli_folder import run
 from test_restart import killed_before, records
 
+RAISING = Path(__file__).parent / "security" / "raising"
 POST = {"method": "POST", "path": "/v1/responses"}
 AFTER = BUG.replace("len(items)\n", "len(items) if items else 0\n", 1)
 
@@ -144,3 +145,20 @@ def test_a_secret_beside_the_edit_is_in_no_patch(house: House, server: Server) -
     assert "hold a secret" in result["patch_notes"][0]
     for path in house.folder.glob("*RESULT_one.*"):
         assert secret not in path.read_text()
+
+
+@pytest.mark.slow
+def test_a_fault_in_the_trial_of_edits_costs_no_answer(asked: House) -> None:
+    """The answer is paid for: it is published without a patch, and the log has the fault."""
+    asked.env |= {
+        "PYTHONPATH": os.pathsep.join([str(RAISING), asked.env["PYTHONPATH"]]),
+        "RAISE_AT": "trial.py _made",
+        "RAISE_HIT": str(asked.tmp / "hit"),
+    }
+    daemon = asked.up()
+    asked.drop("one")
+    result = settled(asked, "one")
+    assert result["status"] == "answered"
+    assert result["patch"] is None
+    assert result["patch_notes"] == ["the edits could not be tried, by a fault in delegated itself"]
+    assert daemon.has("patch.broke")

@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from delegated.cli import exits
 from harness import PREFIX, House, Server, request_text
+from repositories import git, repository
 from test_receipt import body, furnish, words_of
 
 
@@ -25,11 +27,25 @@ def tree(top: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wire", ["responses", "chat"])
-def test_the_words_shown_are_the_words_sent(wire: str, house: House, server: Server) -> None:
-    """Of a request in the folder, to the byte: files, placeholders, what was found without being named."""
-    house.use(server, wire, max_input_tokens=9000)
-    house.drop("a", furnish(house))
+@pytest.mark.parametrize("wire", ["responses", "chat", "messages"])
+def test_the_words_shown_are_the_words_sent(
+    wire: str, house: House, server: Server, need: Callable[[str], str]
+) -> None:
+    """Of a request in the folder, to the byte: files, placeholders, what was found, what changed since a commit."""
+    need("git")
+    if wire == "messages":
+        house.use(server, model="claude-sonnet-5-5", endpoints__anthropic__base_url=server.url)
+        house.env["ANTHROPIC_API_KEY"] = "sk-ant-test-0123456789abcdefghij"
+    else:
+        house.use(server, wire)
+    house.set(max_input_tokens=9000)
+    text = furnish(house)
+    repository(house.workspace)
+    (house.workspace / ".gitignore").write_text(".autonomous_runs/\n.env\n")
+    git(house.workspace, "add", "-A")
+    git(house.workspace, "commit", "-qm", "Begin")
+    (house.workspace / "vault.py").write_text(f"{(house.workspace / 'vault.py').read_text()}more = 1\n")
+    house.drop("a", text)
     shown = preview(house, "a", "--full")
     assert shown.returncode == exits.OK, shown.stderr
     told = json.loads(preview(house, "a", "--json").stdout)
@@ -41,6 +57,8 @@ def test_the_words_shown_are_the_words_sent(wire: str, house: House, server: Ser
     assert call["prompt_sha256"] == receipt["prompt_sha256"]
     assert call["bytes"] == receipt["bytes"]
     assert [{k: v for k, v in file.items() if k != "tokens"} for file in call["files"]] == receipt["files"]
+    assert {extra["kind"] for extra in call["extras"]} == {"changes", "commits"}
+    assert [{k: v for k, v in extra.items() if k != "tokens"} for extra in call["extras"]] == receipt["extras"]
     assert (call["omitted"], call["redactions"]) == (receipt["omitted"], receipt["redactions"])
     assert 0 < call["price_bound_usd"] <= call["max_cost_usd"]
 

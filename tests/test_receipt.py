@@ -62,9 +62,11 @@ def body(server: Server, number: int) -> dict[str, Any]:
 
 
 def words_of(sent: dict[str, Any]) -> tuple[str, str]:
-    """Take the words out of a body, on either wire; what stays in it are no words of the request."""
+    """Take the words out of a body, on any wire; what stays in it are no words of the request."""
     if "instructions" in sent:
         return sent.pop("instructions"), sent.pop("input")
+    if "system" in sent:
+        return sent.pop("system"), sent.pop("messages")[0]["content"]
     system, user = sent.pop("messages")
     return system["content"], user["content"]
 

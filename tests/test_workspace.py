@@ -610,3 +610,18 @@ def test_any_path_can_be_judged(path: str, files: list[str]) -> None:
     assert paths.locate(path, files) in (None, *files)
     assert paths.shown(path).isprintable()
     paths.shown(path).encode()
+
+
+@pytest.mark.parametrize(
+    "parts", [("..", "x.py"), ("a", "..", "..", "x.py"), ("a", "../../x.py"), ("..",), ("", "x.py"), (".", "x.py")]
+)
+def test_no_name_leads_up_whoever_asks(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    """Paths come from requests, answers and git's files; looked at or not, the tree ends at its root."""
+    (tmp_path / "x.py").write_text("outside")
+    root = tmp_path / "code"
+    (root / "a").mkdir(parents=True)
+    with Workspace(str(root)) as space, space.opened() as tree:
+        assert tree.read(parts, MAX_BYTES) == "not a path below the workspace root"
+        assert list(tree.entries(parts)) == []
+        assert not tree.lists("/".join(parts))
+        assert tree.stamp("/".join(parts)) is None

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+import structlog
+
 from delegated import folder as names
 from delegated import follow
 from delegated import prompt as prompts
@@ -47,6 +49,7 @@ class Desk:
         gatherer: Gatherer,
         *,
         model: Callable[[str], tuple[Model, ModelFacts]],
+        unlock: Callable[[str], None] = lambda name: None,
         hold: Callable[[Refusal], None] = lambda refusal: None,
         knock: Callable[[], None] = lambda: None,
         count_in: Callable[[Journal], None] = lambda journal: None,
@@ -54,12 +57,14 @@ class Desk:
     ) -> None:
         """`model` raises `Refused` (unknown_model, missing_key, …) for a name that cannot be asked.
 
-        `hold` is told what an earlier life heard from an endpoint; `knock` has one call tried where all are held back.
-        `count_in` sees each journal before its first paid call; it blocks.
+        `unlock` is called before it with the name, beside the loop: it may run a program that prints the key. `hold` is
+        told what an earlier life heard from an endpoint; `knock` has one call tried where all are held back. `count_in`
+        sees each journal before its first paid call; it blocks.
         """
         self._gatherer = gatherer
         self._limits = gatherer.limits
         self._model = model
+        self._unlock = unlock
         self._hold = hold
         self.knock = knock
         self._wall = wall
@@ -140,7 +145,7 @@ class Desk:
         course.model = progress.model = ", ".join(models)
         if len(models) > 1:
             return await self._compared(record, request, models, progress, course)
-        model = self._find(models[0], request, course)
+        model = await self._find(models[0], record, request, course)
         answered = await self._consult.finish(await self._consult.begin(record, request, model, progress, course))
         result = self._result(course, "answered", read=answered.read)
         if self._limits.retry_below > answered.read.confidence.score and not answered.reply.simulated:
@@ -148,7 +153,8 @@ class Desk:
         await record.journal.run(self._receive_rest, record, course)
         return replace(result, egress=tuple(course.egress))
 
-    def _find(self, name: str, request: Request, course: Course) -> tuple[Model, ModelFacts]:
+    async def _find(self, name: str, record: JobRecord, request: Request, course: Course) -> tuple[Model, ModelFacts]:
+        await record.journal.run(self._unlock, name)
         try:
             model, facts = self._model(name)
         except Refused as error:
@@ -195,7 +201,7 @@ class Desk:
     ) -> Begun | Over:
         progress = several.part(place, part.model)
         try:
-            model = self._find(part.model, request, part)
+            model = await self._find(part.model, record, request, part)
             return await self._consult.begin(record, request, model, progress, part, place=place, among=models)
         except Over as over:
             if over.status == "duplicate" or (over.error is not None and over.error.kind == "loop"):
@@ -250,7 +256,7 @@ class Desk:
         if step == "critic":
             return await self._consult.critic(last, place)
         turn = last.turn
-        model = self._find(step, turn.request, course)
+        model = await self._find(step, turn.record, turn.request, course)
         return await self._consult.finish(
             await self._consult.begin(
                 turn.record, turn.request, model, turn.progress, course, place=place, began=turn.began
@@ -264,7 +270,13 @@ class Desk:
         """
         gatherer, key = self._gatherer, result.request.id
         clean = veil(result, known=gatherer.secrets(), seed=key, sieve=gatherer.sieve)
-        return tried(clean, names.result_name(key, "patch"), gatherer.now, lambda parts: gatherer.hide(parts, key))
+        try:
+            return tried(clean, names.result_name(key, "patch"), gatherer.now, lambda parts: gatherer.hide(parts, key))
+        except OSError:
+            raise
+        except Exception:  # noqa: BLE001 - a fault of ours, in what only goes along: the answer is paid for, and stands
+            structlog.get_logger("delegated.answer").exception("patch.broke")
+            return replace(clean, patch_notes=("the edits could not be tried, by a fault in delegated itself",))
 
     def _receive_rest(self, record: JobRecord, course: Course) -> None:
         """Put on the receipt what an earlier life sent, and this one did not come to: its settings may be others.

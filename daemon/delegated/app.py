@@ -23,6 +23,7 @@ from delegated.comments import Comments
 from delegated.config import Config
 from delegated.errors import OperatorError
 from delegated.home import state_directory
+from delegated.keys import Keyring
 from delegated.models import Model
 from delegated.notify import Notifier
 from delegated.outfit import Lanes, Models
@@ -39,8 +40,6 @@ from delegated.workspace import Workspace
 if TYPE_CHECKING:
     from delegated.sieve import Sieve
 
-_ATTEMPTS: Final = 6  # in a run that is to end
-_DEADLINE_S: Final = 600.0  # likewise
 T = TypeVar("T")
 _LAST_S: Final = 3.0  # for what is still to be told when a run ends by itself
 _STALE_S: Final = 20.0  # a loop that has not come round for so long hangs: the watchdog is not fed
@@ -60,6 +59,7 @@ class App:
         self._words = functools.cache(counter)
         self._workers: dict[str, Worker] = {}
         self._lanes = Lanes()
+        self._keyring = Keyring(os.environ, logs.hide)  # one for all workspaces, and a new one at each reload
         self._purse = Purse(os.path.join(state_directory(os.environ), FILE), self._beside)
         self._ends = False
         self._notifier = Notifier()
@@ -119,7 +119,7 @@ class App:
                 await models.close()
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._purse.close()
-        return {key: status for worker in self._workers.values() for key, status in worker.outcomes.items()}
+        return {key: status for worker in self._workers.values() for key, status in worker.ended.items()}
 
     def _consent(self, path: str, folder: str, *, once: bool, only: bool) -> Consent:
         """Register a workspace that was not: its user asks for it, by starting us there or in the configuration.
@@ -152,13 +152,14 @@ class App:
             return pricing.cost(models.facts(name), reply.usage)
 
         self._configs[path] = config
-        models = Models(config, os.environ, self._words, self._lanes, ends=self._ends, budgeted=budgeted)
+        models = Models(
+            config, os.environ, self._words, self._lanes, keyring=self._keyring, ends=self._ends, budgeted=budgeted
+        )
         if path not in self._spaces:
             self._spaces[path] = Workspace(path)
             logs.learn(path, functools.partial(self._spaces[path].env_values, search=False))
             self._surveys[path] = Survey(self._spaces[path])
-        for key in models.own_keys():
-            logs.hide(key)
+        models.own_keys()  # found now, they are in no line of the log; one that is found later is hidden then
         known = models.facts(config.model)
         note = pricing.warning(known, time.strftime("%Y-%m-%d", time.gmtime())) if known else ""
         if note:
@@ -176,6 +177,7 @@ class App:
         desk = Desk(
             gatherer,
             model=models.ready,
+            unlock=models.unlock,
             hold=self._lanes.hold,
             knock=self._lanes.knock,
             count_in=lambda journal: self._purse.count_in(journal, path, price),
@@ -283,6 +285,7 @@ class App:
         """Read the configuration again; a bad one is refused whole and the old one stays."""
         service.reloading()
         former = tuple(self._models)
+        self._keyring = Keyring(os.environ, logs.hide)
         try:
             fresh = {path: self._load(path) for path in self._workers}
             desks = {path: self._desk(path, config) for path, config in fresh.items()}

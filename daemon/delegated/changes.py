@@ -55,7 +55,7 @@ class History:
 
 
 def texts(history: History) -> Iterator[tuple[str, str]]:
-    """Yield every text of a history with the path that it is of; `with_texts` puts others in their places."""
+    """Yield every text of a history with the path that it is of; `render` asks for each as it may be sent."""
     for changed in history.changed:
         yield from ((changed.path, text) for text in (changed.before, changed.after) if text is not None)
     for touched in history.touched:

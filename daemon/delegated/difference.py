@@ -66,6 +66,11 @@ class Difference:
 def difference(before: str, after: str) -> Difference:
     """Compare two texts by lines. How their lines end makes no difference, and neither does the end of the last one."""
     old, new = (_lines(text) for text in (before, after))
+    return Difference(old, new, shared(old, new))
+
+
+def shared(old: Sequence[str], new: Sequence[str]) -> list[tuple[int, int, int]]:
+    """Return the stretches that two lists of lines share, in order; see `Difference`."""
     found: list[tuple[int, int, int]] = []
     _share(old, new, (0, len(old)), (0, len(new)), _DEPTH, found)
     joined: list[tuple[int, int, int]] = []
@@ -74,7 +79,7 @@ def difference(before: str, after: str) -> Difference:
             joined[-1] = (*joined[-1][:2], joined[-1][2] + count)
         else:
             joined.append((a, b, count))
-    return Difference(old, new, joined)
+    return joined
 
 
 def unified(rows: Sequence[Row]) -> str:

@@ -17,6 +17,7 @@ _EXTENDED: Final = 0x4000
 _STAGE: Final = 0x3000  # not 0: in conflict
 _SKIPPED: Final = 0x6000  # of the further flags: not checked out, or only meant to be added
 _LENGTH: Final = 0x0FFF
+_LONGEST: Final = 4096  # bytes of a path: some are given as what they add to others, and that has no end
 _HASHES: Final = (20, 32)  # the index does not say which: only one of them fits
 
 
@@ -167,8 +168,8 @@ def _walk(data: bytes, version: int, count: int, size: int) -> Iterator[tuple[by
             at = start + ((end - start + 8) & ~7)
         if len(path) != flags & _LENGTH and (flags & _LENGTH != _LENGTH or len(path) < _LENGTH):
             raise ValueError("the length of a path is not what its entry says")
-        if at > len(data):
-            raise ValueError("it ends within an entry")
+        if at > len(data) or len(path) > _LONGEST:
+            raise ValueError("it ends within an entry" if at > len(data) else "a path in it is too long")
         yield path, start, flags, more, at
 
 
@@ -220,6 +221,8 @@ def _trees(data: bytes, size: int) -> Iterator[tuple[str, str]]:
             parent, left = above[-1]
             above[-1] = (parent, left - 1)
             path = f"{parent}/{name}" if parent else name
+        if len(path) > _LONGEST:
+            raise ValueError("a path in it is too long")
         at = line + 1
         if count >= 0:
             yield path, data[at : at + size].hex()

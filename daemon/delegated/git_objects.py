@@ -67,7 +67,7 @@ class Repository:
     """The repository at a workspace's root, during one operation. Raises `Unreadable` where it is none to be read."""
 
     def __init__(self, tree: Tree, *, until: float, clock: Callable[[], float]) -> None:
-        """`until` by `clock` every read raises `Late`."""
+        """From `until` by `clock` on every question raises `Late`: a hostile history may go round in a circle."""
         self._tree = tree
         self.until = until
         self._clock = clock
@@ -75,6 +75,7 @@ class Repository:
         self._cache: dict[tuple[int, int], tuple[int, bytes]] = {}
         self._cached = 0
         self._trees: dict[str, bytes] = {}
+        self._held = 0  # bytes of these trees
         self._files: dict[tuple[str, str], str] = {}
         self._commits: dict[str, Commit] = {}
         names = dict(tree.entries((".git",)))
@@ -96,16 +97,19 @@ class Repository:
 
     def commit(self, name: str) -> Commit:
         """Read a commit."""
+        self._hurry()
         if name not in self._commits:
             self._commits[name] = _commit(name, self._read(name, "commit", _MAX_OBJECT))
         return self._commits[name]
 
     def entries(self, name: str) -> Mapping[str, tuple[int, str]]:
         """Read a tree: by file name, mode and object. A name that is no UTF-8 is left out."""
+        self._hurry()
         return dict(_entries(self._tree_of(name), len(name) // 2))
 
     def file(self, root: str, path: str) -> str:
         """Return the blob that a path has below a tree; "" when there is no regular file of this name."""
+        self._hurry()
         found = self._files.get((root, path))
         if found is None:
             at, mode = root, stat.S_IFDIR
@@ -116,7 +120,12 @@ class Repository:
 
     def _tree_of(self, name: str) -> bytes:
         if name not in self._trees:
-            self._trees[name] = self._read(name, "tree", _MAX_OBJECT)
+            data = self._read(name, "tree", _MAX_OBJECT)
+            self._held += len(data)
+            if self._held > _MAX_CACHE:
+                self._trees.clear()
+                self._held = len(data)
+            self._trees[name] = data
         return self._trees[name]
 
     def blob(self, name: str) -> bytes:
@@ -143,9 +152,12 @@ class Repository:
         found = re.search(rf"^([0-9a-f]{{40,64}}) {re.escape(at)}$", text, re.MULTILINE)
         return found[1] if found and _NAME.fullmatch(found[1]) else ""
 
-    def _read(self, name: str, kind: str, limit: int) -> bytes:
+    def _hurry(self) -> None:
         if self._clock() > self.until:
             raise Late
+
+    def _read(self, name: str, kind: str, limit: int) -> bytes:
+        self._hurry()
         found = self._packed(name, limit) or self._loose(name, limit)
         if found is None:
             lent = any(each == "alternates" for each, _ in self._tree.entries((".git", "objects", "info")))
@@ -191,14 +203,17 @@ class Repository:
         for name in names[:_MAX_PACKS]:
             index = self._tree.open_file((*place, name), _NO_LIMIT)
             data = self._tree.open_file((*place, name[:-4] + ".pack"), _NO_LIMIT)
-            if isinstance(index, int) and isinstance(data, int):
-                head = os.pread(index, 8 + 1024, 0)
-                if len(head) == 8 + 1024 and head[:8] == b"\xfftOc\0\0\0\2":
-                    yield _Pack(data, index, int.from_bytes(head[-4:]), size)
-                    continue
-            for fd in (index, data):
-                if isinstance(fd, int):
-                    os.close(fd)
+            head = b""
+            try:
+                if isinstance(index, int) and isinstance(data, int):
+                    head = os.pread(index, 8 + 1024, 0)
+            finally:
+                sound = len(head) == 8 + 1024 and head[:8] == b"\xfftOc\0\0\0\2"
+                for fd in (index, data):
+                    if isinstance(fd, int) and not sound:
+                        os.close(fd)
+            if sound and isinstance(index, int) and isinstance(data, int):
+                yield _Pack(data, index, int.from_bytes(head[-4:]), size)
 
     def _unpacked(self, number: int, offset: int, limit: int) -> tuple[int, bytes]:
         """Read an object of a pack, deltas applied. Raises `ValueError` and its like on what cannot be."""
@@ -212,8 +227,7 @@ class Repository:
                 break
             if len(deltas) > _MAX_CHAIN or held > _MAX_CACHE:
                 raise ValueError("deltas without an end")
-            if self._clock() > self.until:
-                raise Late
+            self._hurry()
             pack = packs[number]
             head = os.pread(pack.data, _PIECE, offset)
             kind, size, at = _header(head)

@@ -20,7 +20,7 @@ from delegated.difference import difference
 from delegated.git_index import Entry, Tracked
 from delegated.git_objects import MAX_BLOB, Commit, Late, Repository, Unreadable
 from delegated.secrets import forbidden
-from delegated.tree import VENDORED, Tree, decode
+from delegated.tree import MAX_DEPTH, VENDORED, Tree, decode, why_not
 from delegated.workspace import Workspace
 
 SECONDS: Final = 2.0  # for all of it
@@ -57,6 +57,8 @@ def read(
             repository = Repository(tree, until=start + seconds / 2, clock=clock)
         except Unreadable as error:
             return History(omitted=_both(str(error)) if str(error) else ())
+        except OSError as error:
+            return History(omitted=_both(why_not(error)))
         with repository:
             if not repository.head:
                 return History(omitted=_both("nothing was committed yet, or its newest commit is not known"))
@@ -115,6 +117,8 @@ def _changes(
         return found, [Omitted(UNCOMMITTED, "not all were found in the time that there is for it")]
     except (Unreadable, ValueError) as error:
         return found, [Omitted(UNCOMMITTED, f"git's files could not be read: {error}")]
+    except OSError as error:  # of a disk that fails: what is only sent along is no reason to ask nothing
+        return found, [Omitted(UNCOMMITTED, f"git's files: {why_not(error)}")]
     if skipped:
         return found, [Omitted(UNCOMMITTED, f"those of up to {skipped:,} more files were not looked at: too many")]
     return found, []
@@ -143,7 +147,8 @@ def _committed(repository: Repository, root: str, index: Tracked) -> dict[str, s
         for part, (mode, each) in repository.entries(name).items():
             path = f"{directory}/{part}" if directory else part
             if mode == 0o40000:
-                waiting.append((path, each))
+                if path.count("/") + 1 < MAX_DEPTH:  # deeper than that no file is known, and one tree may hold itself
+                    waiting.append((path, each))
             elif mode & 0o170000 == 0o100000:
                 found[path] = each
     if same:
@@ -240,6 +245,8 @@ def _commits(
     except Unreadable as error:
         why = "the history is cut off here (a shallow clone)" if repository.shallow else str(error)
         return found, [Omitted(LAST_COMMITS, why)]
+    except OSError as error:
+        return found, [Omitted(LAST_COMMITS, f"git's files: {why_not(error)}")]
     return found, []
 
 

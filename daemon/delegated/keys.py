@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import selectors
 import signal
 import stat
 import subprocess
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +21,7 @@ from delegated.errors import OperatorError
 from delegated.settings import Endpoint
 
 COMMAND_S: Final = 5.0
+_REST_S: Final = 60.0  # after a command that failed
 _LIMIT: Final = 8192
 _EX_CONFIG: Final = 78
 
@@ -40,6 +43,50 @@ class Keyed:
     credential: str
     file: str
     command: tuple[str, ...] = ()
+
+
+class Keyring:
+    """The keys of endpoints, for all that ask in one process. Any thread may ask.
+
+    What a command printed is kept, that it failed for a while: it may take seconds, a keyring may ask a person each
+    time, and requests come by the hundred. `learned` is told each key before anybody is given it.
+    """
+
+    def __init__(self, env: Mapping[str, str], learned: Callable[[str], None] = lambda value: None) -> None:
+        self._env = env
+        self._learned = learned
+        self._lock = threading.Lock()
+        self._printed: dict[Endpoint, tuple[float, Key | OperatorError | None]] = {}
+
+    def find(self, endpoint: Endpoint) -> Key | None:
+        """Return the endpoint's key, and raise, as the function does."""
+        key = self._printed_by(endpoint) if endpoint.key_command else find(endpoint, self._env)
+        if key is not None:
+            self._learned(key.value)
+        return key
+
+    def _printed_by(self, endpoint: Endpoint) -> Key | None:
+        known = self._kept(endpoint)
+        if known is None:
+            with self._lock:
+                known = self._kept(endpoint) or self._asked(endpoint)
+        _, found = known
+        if isinstance(found, OperatorError):
+            raise found
+        return found
+
+    def _kept(self, endpoint: Endpoint) -> tuple[float, Key | OperatorError | None] | None:
+        known = self._printed.get(endpoint)
+        return known if known is not None and time.monotonic() < known[0] else None
+
+    def _asked(self, endpoint: Endpoint) -> tuple[float, Key | OperatorError | None]:
+        made: tuple[float, Key | OperatorError | None]
+        try:
+            made = math.inf, find(endpoint, self._env)
+        except OperatorError as error:
+            made = time.monotonic() + _REST_S, error
+        self._printed[endpoint] = made
+        return made
 
 
 def find(endpoint: Endpoint, env: Mapping[str, str]) -> Key | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from delegated import keys, pricing
 from delegated.config import Config, Endpoint, Retry
 from delegated.errors import OperatorError, Refused, Unavailable
 from delegated.gather import Gatherer, Limits, Tokens
-from delegated.keys import Key
+from delegated.keys import Keyring
 from delegated.models import Model, Wire
 from delegated.models.gate import Gate, Gated, pauses
 from delegated.models.offline import Offline
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 _ATTEMPTS: Final = 6  # in a run that is to end
 _DEADLINE_S: Final = 600.0  # likewise
-_COMMAND_REST_S: Final = 60.0  # after a key command that failed
 
 
 class Lanes:
@@ -79,17 +77,17 @@ class Models:
         words: Callable[[], Counter],
         lanes: Lanes | None = None,
         *,
+        keyring: Keyring | None = None,
         ends: bool = False,
         budgeted: Callable[[Model, ModelFacts], Model] = lambda model, facts: model,
     ) -> None:
         self._budgeted = budgeted
         self._config = config
-        self._env = env
+        self._keyring = keyring or Keyring(env)
         self._words = words
         self._lanes = lanes or Lanes()
         self._ends = ends
         self._made: dict[str, tuple[Model, ModelFacts]] = {}
-        self._keys: dict[Endpoint, tuple[float, Key | OperatorError | None]] = {}
 
     def find(self, name: str) -> tuple[Model, ModelFacts]:
         """Return a model and what is known of it.
@@ -121,9 +119,9 @@ class Models:
         found = []
         for endpoint in self._config.endpoints.values():
             with contextlib.suppress(OperatorError):
-                key = self._key(endpoint)
-                if key:
-                    found.append(key)
+                key = self._keyring.find(endpoint)
+                if key is not None:
+                    found.append(key.value)
         return tuple(found)
 
     async def close(self) -> None:
@@ -131,25 +129,11 @@ class Models:
         for model, _ in self._made.values():
             await model.close()
 
-    def _key(self, endpoint: Endpoint) -> str | None:
-        """Return an endpoint's key. What a command printed is kept until the next reload, that it failed for a while.
-
-        A keyring may ask a person each time, and requests come by the hundred.
-        """
-        if not endpoint.key_command:
-            found = keys.find(endpoint, self._env)
-            return found.value if found else None
-        until, known = self._keys.get(endpoint, (0.0, None))
-        if time.monotonic() >= until:
-            try:
-                known = keys.find(endpoint, self._env)
-                until = math.inf
-            except OperatorError as error:
-                known, until = error, time.monotonic() + _COMMAND_REST_S
-            self._keys[endpoint] = until, known
-        if isinstance(known, OperatorError):
-            raise known
-        return known.value if known else None
+    def unlock(self, name: str) -> None:
+        """Have the key of a model at hand: `find` then asks no program for it, which may take seconds. Blocks."""
+        if self.facts(name) is not None:
+            with contextlib.suppress(OperatorError):  # `find` says what is wrong
+                self._keyring.find(configs.endpoint_of(self._config, name))
 
     def _make(self, name: str) -> tuple[Model, ModelFacts]:
         facts = self.facts(name)
@@ -170,13 +154,13 @@ class Models:
 
             check_installed(name)
         try:
-            key = self._key(endpoint)
+            key = self._keyring.find(endpoint)
         except OperatorError as error:  # one endpoint's key is no reason to stop asking the others
             advice = f"; {error.hint}" if error.hint else ""
             raise Refused("bad_key", f"{error}{advice}") from error
-        if not key and keys.named(endpoint):
+        if key is None and keys.named(endpoint):
             raise Refused("missing_key", f"{endpoint.key_env or 'an API key'} environment variable required")
-        model = self._paid(name, facts, endpoint, key or "none")
+        model = self._paid(name, facts, endpoint, key.value if key is not None else "none")
         return self._budgeted(model, facts), facts
 
     def facts(self, name: str) -> ModelFacts | None:

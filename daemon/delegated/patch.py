@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final
 
+from delegated.difference import shared
+
 _CONTEXT: Final = 3
-_COMPARED: Final = 2_000  # lines: comparing line by line costs the square of them
 _NO_END: Final = "\\ No newline at end of file\n"
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "\t": "\\t", "\n": "\\n", "\r": "\\r"}
 
@@ -100,12 +100,11 @@ def _lines_changed(text: str, lines: Sequence[str], changes: Sequence[tuple[int,
 
 
 def _refined(first: int, old: Sequence[str], new: list[str]) -> Iterator[_Lines]:
-    if max(len(old), len(new)) > _COMPARED:
-        yield first, first + len(old), new
-        return
-    for tag, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if tag != "equal":
+    i = k = 0
+    for j, m, count in (*shared(old, new), (len(old), len(new), 0)):
+        if i < j or k < m:
             yield first + i, first + j, new[k:m]
+        i, k = j + count, m + count
 
 
 def _near(changed: Sequence[_Lines]) -> Iterator[list[_Lines]]:

@@ -41,7 +41,9 @@ def split(path: str) -> tuple[str, ...] | str:
 
 
 def is_sound(name: str) -> bool:
-    """Say whether one name, as found in a directory, can be part of a path."""
+    """Say whether one name, as found in a directory or in git's files, can be part of a path."""
+    if name in ("", ".", ".."):  # no directory lists them, but a hostile tree of git may
+        return False
     return (name.isascii() and name.isprintable() and "\\" not in name) or not isinstance(split(name), str)
 
 

@@ -75,7 +75,10 @@ def _other(suffix: str, before: str, after: str) -> tuple[bool | None, str]:
     made = _grammar(suffix)
     if made is None:
         return None, ""
-    was, now = (_errors(made().parse(text.encode("utf-8", "replace")).root_node) for text in (before, after))
+    try:
+        was, now = (_errors(made().parse(text.encode("utf-8", "replace")).root_node) for text in (before, after))
+    except Exception as error:  # noqa: BLE001 - whatever a library has against a text, it is no word on the edit
+        return None, f"{UNREAD}: {_GRAMMARS[suffix][2]} cannot be read here ({type(error).__name__})"
     if len(now) <= len(was):
         return True, ""
     at = next((row for row in now if row not in was), now[0])

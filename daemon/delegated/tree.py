@@ -23,7 +23,7 @@ from delegated.context import Omitted, SourceFile
 from delegated.secrets import forbidden
 
 MAX_BYTES: Final = 1 << 20
-_MAX_DEPTH: Final = 64
+MAX_DEPTH: Final = 64  # directories within each other
 _NO_LIMIT: Final = 1 << 62
 _MAX_IGNORE: Final = 256 << 10
 
@@ -74,6 +74,7 @@ Stamp = tuple[int, int, int]
 _MISSING: Final = "File not found: paths are relative to the workspace root"
 _IS_DIRECTORY: Final = "a directory, not a file"
 _BELOW_LINK: Final = "below a symbolic link; links are not followed"
+_OUTSIDE: Final = "not a path below the workspace root"
 _ELSEWHERE: Final = "on another file system than the workspace root"
 
 
@@ -204,7 +205,7 @@ class Tree:
                 chunks.append(chunk)
                 left -= len(chunk)
         except OSError as error:
-            return _why(error)
+            return why_not(error)
         finally:
             os.close(fd)
         return b"".join(chunks) if left else f"larger than {limit:,} bytes, and growing"
@@ -249,16 +250,23 @@ class Tree:
         directory = self._directory(parts[:-1])
         if isinstance(directory, str):
             return directory
+        if not _is_name(parts[-1]):
+            os.close(directory)
+            return _OUTSIDE
         try:
             # Look before opening: to open a device can already do something. Then look at what was opened.
             if reason := self._unfit(os.stat(parts[-1], dir_fd=directory, follow_symlinks=False), limit):
                 return reason
             fd = os.open(parts[-1], _FILE, dir_fd=directory)
         except OSError as error:
-            return _why(error)
+            return why_not(error)
         finally:
             os.close(directory)
-        reason = self._unfit(os.fstat(fd), limit)
+        try:
+            reason = self._unfit(os.fstat(fd), limit)
+        except OSError:
+            os.close(fd)
+            raise
         if reason:
             os.close(fd)
             return reason
@@ -275,17 +283,19 @@ class Tree:
         return ""
 
     def _directory(self, parts: Sequence[str]) -> int | str:
-        """Open a directory by walking down from the root; the caller closes it."""
+        """Open a directory by walking down from the root; the caller closes it. Whoever asks, no name leads up."""
+        if not all(map(_is_name, parts)):
+            return _OUTSIDE
         try:
             fd = os.open(".", _DIRECTORY, dir_fd=self._fd)
         except OSError as error:
-            return _why(error)
+            return why_not(error)
         for part in parts:
             above = fd
             try:
                 fd = os.open(part, _DIRECTORY, dir_fd=above)
             except OSError as error:
-                return _BELOW_LINK if _is_link(part, above) else _why(error)
+                return _BELOW_LINK if _is_link(part, above) else why_not(error)
             finally:
                 os.close(above)
             if os.fstat(fd).st_dev != self._device:
@@ -345,7 +355,7 @@ _Levels = tuple[tuple[int, Sequence[globs.Rule]], ...]
 def _listed(levels: _Levels, path: tuple[str, ...], *, directory: bool) -> bool:
     """Say whether a glob may give a file, or what lies below a directory, by its name alone."""
     name = path[-1]
-    if (name in VENDORED or len(path) >= _MAX_DEPTH) if directory else GENERATED.fullmatch(name):
+    if (name in VENDORED or len(path) >= MAX_DEPTH) if directory else GENERATED.fullmatch(name):
         return False
     if not paths.is_sound(name) or forbidden("/".join(path)):
         return False
@@ -365,7 +375,7 @@ def _type(entry: os.DirEntry[str]) -> int:
     return stat.S_IFDIR if entry.is_dir(follow_symlinks=False) else stat.S_IFCHR
 
 
-def _why(error: OSError) -> str:
+def why_not(error: OSError) -> str:
     """Say in words why a file cannot be read; raise on what says nothing about the file.
 
     A process without descriptors would else ask, and pay, without the code, and not know the secrets of `.env`.
@@ -377,6 +387,10 @@ def _why(error: OSError) -> str:
     if error.errno == errno.ELOOP:
         return "a symbolic link, not a regular file"
     return f"cannot be read: {error.strerror}"
+
+
+def _is_name(part: str) -> bool:
+    return part not in ("", ".", "..") and "/" not in part
 
 
 def _is_link(name: str, directory: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 
 from delegated.analysis import Edit, Fix, parsed, with_fixes
 from delegated.patch import Patch, file_patch, hunks
+from delegated.prompt import sendable
 from delegated.quotes import PARTLY, spans, spliced
 from delegated.reach import never
 from delegated.result import Result
@@ -153,6 +154,8 @@ def _left_out(edit: Edit, files: dict[str, _File]) -> str:
     file = files.get(edit.path)
     if not edit.applies:
         return f"an edit does not apply ({edit.note})" if edit.note else "an edit does not apply"
+    if sendable(edit.after) != edit.after:
+        return "an edit holds half a character, which no file can"
     if edit.parses is False:
         return "the file would not parse any more"
     reason = never(edit.path)

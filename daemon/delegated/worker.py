@@ -91,7 +91,7 @@ class Worker:
         self.path = path
         self._on_settled = on_settled
         self._consent = consent
-        self.outcomes: dict[str, str] = {}
+        self.ended: dict[str, str] = {}  # by id, in a run that ends
         self._desk = desk
         self._settings = settings
         self._pool = pool
@@ -354,7 +354,7 @@ class Worker:
         """Look only at what rang."""
         if not rung.touched:
             return Look((), (), frozenset(), frozenset(), full=False)
-        if len(rung.touched) <= 8:
+        if len(rung.touched) <= 8 and not any(map(names.outcome, rung.touched)):  # these are read, and their RESULTs
             return session.look(rung.touched, self._waiting)
         return await session.journal.run(session.look, rung.touched, self._waiting)
 
@@ -926,7 +926,7 @@ class Worker:
         self._broken.pop(claim.id, None)
         session.clear_notices(claim.id)
         if self._once:
-            self.outcomes[claim.id] = status
+            self.ended[claim.id] = status
         if sig is not None:
             self._settled(session, claim.name, claim.id, sig)
 

@@ -13,7 +13,7 @@ from delegated.errors import OperatorError
 from . import exits, terminal
 from . import place as places
 from .arguments import place_flags, place_of, some_seconds
-from .ci_report import Outcome, report, tell
+from .ci_report import Ending, report, tell
 from .findings import confidence_of, one_line
 from .place import Place, Usage
 
@@ -102,9 +102,9 @@ def run(args: argparse.Namespace) -> int:
             terminal.out(named.key)
             tell({"id": named.key})
         return exits.OK
-    outcome = _outcome(args, place, root, ci, found, named)
-    report(place, root, ci, outcome, sarif_path=args.sarif, quality_path=args.codequality)
-    return code_of(args.fail_on, outcome)
+    ending = _ending(args, place, root, ci, found, named)
+    report(place, root, ci, ending, sarif_path=args.sarif, quality_path=args.codequality)
+    return code_of(args.fail_on, ending)
 
 
 def _place(args: argparse.Namespace, ci: Ci) -> Place:
@@ -116,44 +116,44 @@ def _place(args: argparse.Namespace, ci: Ci) -> Place:
     return places.find(root if os.path.join(here, "").startswith(os.path.join(root, "")) else None)
 
 
-def _outcome(
+def _ending(
     args: argparse.Namespace,
     place: Place,
     root: str,
     ci: Ci,
     found: Sequence[tuple[str, str]],
     named: Fingerprint | None,
-) -> Outcome:
+) -> Ending:
     """Decide what to do about a failure, and do it."""
     from .changes import commit
     from .ci_request import request_of
     from .failure import is_bot
 
     if ci.ended_well:
-        return Outcome(why="the job did not fail")
+        return Ending(why="the job did not fail")
     if named is None:
-        return Outcome(why="no log says anything")
+        return Ending(why="no log says anything")
     key = named.key
     about = commit(root, "" if args.diff else args.base, os.environ)
     authors = (about.author,) if about.author else ci.actors
     if args.even_bots != "true" and (bot := next(filter(is_bot, authors), "")):
-        return Outcome(key, why=f"{one_line(bot, 60)} made the commit, and what a program commits is not asked about")
+        return Ending(key, why=f"{one_line(bot, 60)} made the commit, and what a program commits is not asked about")
     try:
         if places.taken(place, key) and _came_with_the_code(place, key):
-            return Outcome(key, why=f"a REQUEST or RESULT named {key} came with the code, and is not believed")
+            return Ending(key, why=f"a REQUEST or RESULT named {key} came with the code, and is not believed")
         before = places.signature(place, key)
         if before is not None and not _worth_another_try(place, key):
             return _followed(place, key, asked=False)
         if ci.attempt > _ATTEMPTS:
-            return Outcome(key, why=f"this is attempt {ci.attempt} of the run, and after {_ATTEMPTS} no more is asked")
+            return Ending(key, why=f"this is attempt {ci.attempt} of the run, and after {_ATTEMPTS} no more is asked")
         if why := _unable(place, args.model):
-            return Outcome(key, why=why)
+            return Ending(key, why=why)
         _ask(args, place, key, lambda: request_of(args, ci, found, named, about), before)
         return _followed(place, key, asked=True)
     except TimeoutError as error:
-        return Outcome(key, why=str(error), code=exits.TIMED_OUT)
+        return Ending(key, why=str(error), code=exits.TIMED_OUT)
     except OperatorError as error:
-        return Outcome(key, why=f"{error}{f' ({error.hint})' if error.hint else ''}", code=error.exit_code)
+        return Ending(key, why=f"{error}{f' ({error.hint})' if error.hint else ''}", code=error.exit_code)
 
 
 def _came_with_the_code(place: Place, key: str) -> bool:
@@ -211,7 +211,7 @@ def _ask(
     asking.settle(place, key, served=served, timeout=args.timeout, progress=Progress(), before=before)
 
 
-def _followed(place: Place, key: str, *, asked: bool) -> Outcome:
+def _followed(place: Place, key: str, *, asked: bool) -> Ending:
     """Return the RESULT of a request; of a duplicate that of the one which it is a copy of."""
     result = places.read_result(place, key)
     other = (result or {}).get("duplicate_of")
@@ -219,16 +219,16 @@ def _followed(place: Place, key: str, *, asked: bool) -> Outcome:
         told = places.read_result(place, other)
         key, result, asked = (key, result, asked) if told is None else (other, told, False)
     if result is None:
-        return Outcome(key, why=f"the RESULT of {key} cannot be read", code=exits.FAILED)
-    return Outcome(key, result, asked)
+        return Ending(key, why=f"the RESULT of {key} cannot be read", code=exits.FAILED)
+    return Ending(key, result, asked)
 
 
-def code_of(fail_on: str, outcome: Outcome) -> int:
+def code_of(fail_on: str, ending: Ending) -> int:
     """Return the exit code: 0 unless `fail_on` is `unanswered` or `unsure` and it is that."""
     if fail_on == "never":
         return exits.OK
-    if outcome.result is None:
-        return outcome.code
-    code = exits.for_status(str(outcome.result.get("status", "")))
-    vague = outcome.result.get("verdict") in _UNSURE or confidence_of(outcome.result) == "low"
+    if ending.result is None:
+        return ending.code
+    code = exits.for_status(str(ending.result.get("status", "")))
+    vague = ending.result.get("verdict") in _UNSURE or confidence_of(ending.result) == "low"
     return exits.UNSURE if code == exits.OK and fail_on == "unsure" and vague else code

@@ -23,7 +23,7 @@ _SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Ending:
     """What came of it: the RESULT if there is one and whether it was asked for now; else `why` there is none, and the
     exit `code` of that, 0 where nothing was to be asked.
     """
@@ -35,46 +35,46 @@ class Outcome:
     code: int = exits.OK
 
 
-def report(place: Place, root: str, ci: Ci, outcome: Outcome, *, sarif_path: str, quality_path: str) -> None:
+def report(place: Place, root: str, ci: Ci, ending: Ending, *, sarif_path: str, quality_path: str) -> None:
     """Tell what came of it, with paths from `root`, that of the repository.
 
     A form that cannot be written is warned of: it is no reason to fail the job.
     """
-    result = outcome.result
+    result = ending.result
     if result is None:
-        what = "no answer" if outcome.code else "nothing was asked"
-        terminal.out(f"delegate: {what}: {' '.join(outcome.why.split())}")
-        tell({"id": outcome.key, "status": "unanswered" if outcome.code else "skipped", "asked": "false"})
+        what = "no answer" if ending.code else "nothing was asked"
+        terminal.out(f"delegate: {what}: {' '.join(ending.why.split())}")
+        tell({"id": ending.key, "status": "unanswered" if ending.code else "skipped", "asked": "false"})
         return
     found = [_from_root(place, root, each) for each in findings(place, result) if ":" not in each.path]
     status, verdict, sure = one_line(result.get("status")), one_line(result.get("verdict")), confidence_of(result)
-    how = "asked now" if outcome.asked else "known from before, nothing was asked"
-    terminal.out(f"delegate: {outcome.key}: {', '.join(filter(None, (status, verdict, sure)))} ({how})")
+    how = "asked now" if ending.asked else "known from before, nothing was asked"
+    terminal.out(f"delegate: {ending.key}: {', '.join(filter(None, (status, verdict, sure)))} ({how})")
     terminal.out(f"delegate: {headline(result)}")
     written: dict[str, str] = {}
-    if _write(sarif_path, scans.sarif(found, outcome.key, answered=status == "answered")):
+    if _write(sarif_path, scans.sarif(found, ending.key, answered=status == "answered")):
         written["sarif"] = sarif_path
-    if _write(quality_path, scans.code_quality(found, outcome.key)):
+    if _write(quality_path, scans.code_quality(found, ending.key)):
         written["codequality"] = quality_path
     if ci.system == "GitHub Actions":
         for line in workflow.commands(_annotations(found, result)):
             terminal.command(line)
-        _summarize(place, outcome, how)
+        _summarize(place, ending, how)
     else:
         for each in found:
             kind = "warning" if each.kind == "cause" else "note"
             terminal.out(f"{each.path}:{each.line}: {kind}: {each.text} [{each.confidence}]")
-    cost = result.get("cost_usd") if outcome.asked else 0
+    cost = result.get("cost_usd") if ending.asked else 0
     tell(
         {
-            "id": outcome.key,
+            "id": ending.key,
             "status": status,
             "verdict": verdict,
             "confidence": sure,
             "cost-usd": f"{cost:.6f}" if isinstance(cost, int | float) else "",
-            "result": place.path(drop.result_name(outcome.key, "json")),
-            "page": place.path(drop.result_name(outcome.key, "md")),
-            "asked": str(outcome.asked).lower(),
+            "result": place.path(drop.result_name(ending.key, "json")),
+            "page": place.path(drop.result_name(ending.key, "md")),
+            "asked": str(ending.asked).lower(),
             **written,
         }
     )
@@ -111,14 +111,14 @@ def _annotations(found: Sequence[Finding], result: dict[str, Any]) -> list[workf
     return [workflow.Annotation("warning", headline(result), "delegate"), *remarks]
 
 
-def _summarize(place: Place, outcome: Outcome, how: str) -> None:
+def _summarize(place: Place, ending: Ending, how: str) -> None:
     path = os.environ.get(_SUMMARY, "")
-    page = drop.result_name(outcome.key, "md")
+    page = drop.result_name(ending.key, "md")
     text = places.read_text(place, page)
     if not path:
         return
-    head = f"Failure `{outcome.key}`: {how}.\n\n"
-    body = terminal.clean(text) if text is not None else headline(outcome.result or {})
+    head = f"Failure `{ending.key}`: {how}.\n\n"
+    body = terminal.clean(text) if text is not None else headline(ending.result or {})
     try:
         workflow.summarize(path, f"{head}{body.rstrip()}\n\n", f"The whole page: `{page}`")
     except OSError as error:
