@@ -9,7 +9,7 @@ from typing import Final
 
 from delegated import git_index
 from delegated.git_objects import Late, Repository, Unreadable
-from delegated.registry import around, index_of
+from delegated.registry import around, index_of, said_in
 from delegated.workspace import Workspace
 
 _SECONDS: Final = 2.0
@@ -60,8 +60,8 @@ def staged(path: str) -> bytes | None:
 
 def _blob(place: str, name: str) -> bytes:
     """Read a blob from the repository that has the objects: for a worktree it is another one, which a file names."""
-    with suppress(FileNotFoundError), open(os.path.join(place, "commondir"), "rb") as file:
-        place = os.path.join(place, os.fsdecode(file.read(4096)).strip())
+    with suppress(FileNotFoundError):
+        place = os.path.join(place, said_in(os.path.join(place, "commondir")))
     root, mark = os.path.split(os.path.realpath(place))
     if mark != ".git":
         raise Unreadable("its repository is no directory `.git`")
