@@ -293,6 +293,22 @@ def test_what_was_cloned_asks_nothing(house: House, git: Git) -> None:
     assert requests(house) == []
 
 
+@pytest.mark.parametrize(
+    "kept",
+    [b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", b"\0GITCRYPT\0\x01\xff\xfe"],
+    ids=["a pointer", "a cipher"],
+)
+def test_what_a_filter_brings_asks_nothing(house: House, git: Git, kept: bytes) -> None:
+    """Git LFS puts a file in the place of what git has: the comments in it are the repository's all the same."""
+    path = house.workspace / "app.py"
+    path.write_bytes(kept)
+    git("add", "app.py")
+    path.write_text(f"# {SAID}\n")
+    _, err = ask(house, "--comment", "app.py", code=exits.UNHEALTHY)
+    assert "cannot be told" in err
+    assert requests(house) == []
+
+
 def test_where_it_cannot_be_told_nothing_is_asked(house: House, git: Git) -> None:
     """A repository without the object (a partial clone): said, with the way to ask all the same."""
     path = house.workspace / "app.py"

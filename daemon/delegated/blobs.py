@@ -10,9 +10,11 @@ from typing import Final
 from delegated import git_index
 from delegated.git_objects import Late, Repository, Unreadable
 from delegated.registry import around, index_of, said_in
+from delegated.tree import decode
 from delegated.workspace import Workspace
 
 _SECONDS: Final = 2.0
+_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
 class Unknown(Exception):
@@ -35,7 +37,8 @@ def staged(path: str) -> bytes | None:
     """Return a file's content as git has it staged; None where no repository around it tracks the file.
 
     `path` is absolute. Raises `Unknown` where git tracks the file, or may, and what it has of it cannot be read: a
-    conflict, a split index, a submodule, an object that is too large or not here.
+    conflict, a split index, a submodule, an object that is too large or not here, one that a filter makes the file of:
+    git has a pointer or a cipher then, and what the repository brought would look like its user's.
     """
     directory, name = os.path.split(path)
     full = os.path.join(os.path.realpath(directory), name)
@@ -50,7 +53,10 @@ def staged(path: str) -> bytes | None:
                 continue
             if not found:
                 raise Unknown("it is in conflict")
-            return _blob(place, found)
+            data = _blob(place, found)
+            if data.startswith(_POINTER) or decode(data) is None:
+                raise Unknown("git has something else in its place: a filter makes the file of it")
+            return data
         except (OSError, ValueError, Unreadable) as error:
             raise Unknown(f"{index}: {getattr(error, 'strerror', None) or error}") from error
         except Late as error:
