@@ -478,6 +478,13 @@ def test_findings_as_sarif(found: tuple[Finding, ...]) -> None:
     assert [each["partialFingerprints"]["delegatedFailure/v1"] for each in moved] == marks
 
 
+def test_no_finding_links_to_where_a_model_would_lead() -> None:
+    """SARIF takes `[words](address)` in a message for a link."""
+    found = (Finding("fix", "a.py", 1, 1, "fix: see [the advisory](https://example.org) and x[0](y)", "high"),)
+    (result,) = scans.sarif(found, "ci1-x", answered=True)["runs"][0]["results"]
+    assert result["message"]["text"] == "fix: see [the advisory] (https://example.org) and x[0] (y) [high]"
+
+
 def test_findings_for_gitlab() -> None:
     """The keys that GitLab requires; severities of its five; fingerprints that differ."""
     report = scans.code_quality(FOUND, "ci1-x")

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from delegated.ledger import Ledger
+from delegated.registry import register
 from harness import House, Server, until
 from repositories import commit, repository, write
 from security.seeking import answer_with, holds, looks, places
@@ -474,3 +476,19 @@ def test_records_are_for_their_owner_alone(house: House, server: Server) -> None
     wrong = [str(path) for path in written if path.stat().st_mode & 0o077]
     assert wrong == []
     assert json.loads(house.result_path("k").read_text())["status"] == "answered"
+
+
+def test_a_users_own_state_is_for_nobody_else(tmp_path: Path) -> None:
+    """Also the directories above it that were not there: who may write in one of them could put others in its place."""
+    state, workspace = tmp_path / "home/.local/state/delegated", tmp_path / "workspace"
+    workspace.mkdir()
+    (tmp_path / "home").mkdir()
+    before = os.umask(0)
+    try:
+        register(str(state), str(workspace), str(workspace / "folder"))
+        Ledger(str(tmp_path / "home/elsewhere/delegated/ledger.sqlite3")).close()
+    finally:
+        os.umask(before)
+    written = [*(tmp_path / "home").rglob("*")]
+    assert len(written) >= 7
+    assert [str(path) for path in written if path.stat().st_mode & 0o077] == []
