@@ -126,6 +126,8 @@ def test_a_file_of_any_shape_takes_no_time() -> None:
     for piece in ("# ", "/*", "<!-- ", "// delegate to gpt ", f"# {SAID}\n", "\n", '"', "DELEGATE TO GPT-4O: "):
         for name in ("a.py", "a.js", "a.md", "a.vue"):
             assert len(remark.find(name, piece * ((64 << 10) // len(piece)))) <= 20
+    # Each opening of a line costs what is left of it: no person's line has half a million.
+    assert remark.find("a.js", "/*" * 500_000 + " DELEGATE TO GPT-4O: x") == ()
 
 
 # -- what git has --
