@@ -246,6 +246,10 @@ def test_nothing_that_a_checkout_names_is_run(tmp_path: Path, checkout: Callable
     about = changes.commit(str(root), "HEAD^1", env)
     assert "+a = 2" in about.diff
     assert not (tmp_path / "caught").exists()
+    os.rename(bait, tmp_path / "bait")
+    bait.symlink_to(tmp_path / "bait")  # a link counts by where it is, too
+    assert "+a = 2" in changes.commit(str(root), "HEAD^1", env).diff
+    assert not (tmp_path / "caught").exists()
     subprocess.run(
         ["git", "diff", "HEAD^1"], cwd=root, env=ENV | {"HOME": str(tmp_path)}, capture_output=True, timeout=30
     )

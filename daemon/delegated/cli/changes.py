@@ -181,8 +181,12 @@ def _git(root: str, env: Mapping[str, str]) -> str:
     """Find git on the PATH, never in the code that is looked at."""
     top = os.path.join(os.path.realpath(root), "")
     for folder in env.get("PATH", "").split(os.pathsep):
-        program = os.path.join(folder, "git.exe" if os.name == "nt" else "git")
-        if os.path.isabs(folder) and not os.path.realpath(program).startswith(top) and os.access(program, os.X_OK):
+        name = "git.exe" if os.name == "nt" else "git"
+        program = os.path.join(folder, name)
+        if not os.path.isabs(folder) or not os.access(program, os.X_OK):
+            continue
+        places = (os.path.realpath(program), os.path.join(os.path.realpath(folder), name))  # be it a link
+        if not any(place.startswith(top) for place in places):
             return program
     return ""
 
