@@ -311,6 +311,25 @@ def test_what_a_filter_brings_asks_nothing(house: House, git: Git, kept: bytes) 
     assert requests(house) == []
 
 
+@pytest.mark.parametrize("where", [".gitattributes", "src/.gitattributes"])
+def test_what_git_writes_in_another_encoding_asks_nothing(house: House, git: Git, where: str) -> None:
+    """What git has is a text of ideographs; written as the repository wants it, its bytes are a comment that asks."""
+    upstream = house.tmp / "upstream"
+    git("clone", "-q", str(house.workspace), str(upstream))
+    (upstream / "src").mkdir()
+    (upstream / where).write_text("*.py working-tree-encoding=UTF-16LE\n")
+    text = f"# {SAID}\n"
+    (upstream / "src/a.py").write_text(text + "\n" * (len(text) % 2))
+    git("add", ".", cwd=upstream)
+    git("commit", "-qm", "x", cwd=upstream)
+    git("pull", "-q", str(upstream), "HEAD")
+    assert SAID in (house.workspace / "src/a.py").read_text()
+    assert SAID not in git("show", "HEAD:src/a.py")
+    _, err = ask(house, "--comment", "src/a.py", code=exits.UNHEALTHY)
+    assert "another encoding" in err
+    assert requests(house) == []
+
+
 def test_where_it_cannot_be_told_nothing_is_asked(house: House, git: Git) -> None:
     """A repository without the object (a partial clone): said, with the way to ask all the same."""
     path = house.workspace / "app.py"

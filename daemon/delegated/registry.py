@@ -290,6 +290,15 @@ def index_of(repository: str) -> bytes:
     return _bytes(os.path.join(repository, "index"))
 
 
+def attributes(root: str, below: str, repository: str) -> Iterator[bytes]:
+    """Yield what a repository says of how git writes a file of it, `below` its work tree. Raises `OSError`."""
+    parts = below.split("/")[:-1]
+    places = [os.path.join(root, *parts[:depth], ".gitattributes") for depth in range(len(parts) + 1)]
+    for path in (os.path.join(repository, "info", "attributes"), *places):
+        with suppress(FileNotFoundError):
+            yield _bytes(path)
+
+
 def folded(path: str) -> str:
     """Write a path as file systems that fold letter case and composition compare it."""
     return unicodedata.normalize("NFC", path.casefold())
