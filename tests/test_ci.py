@@ -246,10 +246,52 @@ def test_nothing_that_a_checkout_names_is_run(tmp_path: Path, checkout: Callable
     about = changes.commit(str(root), "HEAD^1", env)
     assert "+a = 2" in about.diff
     assert not (tmp_path / "caught").exists()
+    os.rename(bait, tmp_path / "bait")
+    bait.symlink_to(tmp_path / "bait")  # a link counts by where it is, too
+    assert "+a = 2" in changes.commit(str(root), "HEAD^1", env).diff
+    assert not (tmp_path / "caught").exists()
     subprocess.run(
         ["git", "diff", "HEAD^1"], cwd=root, env=ENV | {"HOME": str(tmp_path)}, capture_output=True, timeout=30
     )
     assert (tmp_path / "caught").exists(), "the bait is one"
+
+
+@pytest.mark.parametrize("lure", ["alternates", "objects", "one object", "refs", "one ref"])
+def test_no_other_repository_is_borrowed_from(tmp_path: Path, checkout: Callable[..., str], lure: str) -> None:
+    """Whatever in the checkout leads there: the story of a private one is in no diff that goes along."""
+    root, other = tmp_path / "checkout", tmp_path / "private"
+    checkout("clone", "-q", f"file://{root}", str(other))
+    for number in range(2):
+        (other / "app.py").write_text(f"a = 'private {number}'\n")
+        checkout("-C", str(other), "commit", "-q", "-a", "-m", "private")
+    theirs, ours = other / ".git", root / ".git"
+    (ours / "refs/heads/main").write_text((theirs / "refs/heads/main").read_text())
+    if lure != "objects":
+        (ours / "objects/info/alternates").write_text(f"{theirs / 'objects'}\n")
+    if lure in ("objects", "refs"):
+        os.rename(ours / lure, tmp_path / "former")
+        (ours / lure).symlink_to(theirs / lure)
+    elif lure == "one ref":
+        (ours / "refs/heads/main").unlink()
+        (ours / "refs/heads/main").symlink_to(theirs / "refs/heads/main")
+    elif lure == "one object":
+        (ours / "objects/info/alternates").unlink()
+        for each in (theirs / "objects").glob("??/*"):
+            (ours / "objects" / each.parent.name).mkdir(exist_ok=True)
+            if not (ours / "objects" / each.parent.name / each.name).exists():
+                (ours / "objects" / each.parent.name / each.name).symlink_to(each)
+    assert "private" in checkout("diff", "HEAD^1"), "the lure is one"
+    about = changes.commit(str(root), "HEAD^1", ENV)
+    assert (about.diff, about.author) == ("", "")
+    assert "nothing is read there" in about.trouble
+
+
+def test_a_pipe_in_the_place_of_head_holds_nobody_up(tmp_path: Path, checkout: Callable[..., str]) -> None:
+    """It is opened as a file that may be none."""
+    head = tmp_path / "checkout/.git/HEAD"
+    head.unlink()
+    os.mkfifo(head)
+    assert changes.commit(str(tmp_path / "checkout"), "HEAD^1", ENV).trouble
 
 
 def test_the_checkout_is_left_as_it_is(tmp_path: Path, checkout: Callable[..., str]) -> None:
@@ -438,6 +480,13 @@ def test_findings_as_sarif(found: tuple[Finding, ...]) -> None:
     lower = tuple(Finding(f.kind, f.path, f.line + 9, f.end_line + 9, f.text, f.confidence) for f in found)
     moved = scans.sarif(lower, "ci1-x", answered=True)["runs"][0]["results"]
     assert [each["partialFingerprints"]["delegatedFailure/v1"] for each in moved] == marks
+
+
+def test_no_finding_links_to_where_a_model_would_lead() -> None:
+    """SARIF takes `[words](address)` in a message for a link."""
+    found = (Finding("fix", "a.py", 1, 1, "fix: see [the advisory](https://example.org) and x[0](y)", "high"),)
+    (result,) = scans.sarif(found, "ci1-x", answered=True)["runs"][0]["results"]
+    assert result["message"]["text"] == "fix: see [the advisory] (https://example.org) and x[0] (y) [high]"
 
 
 def test_findings_for_gitlab() -> None:

@@ -393,7 +393,8 @@ def test_an_edit_with_a_placeholder_does_not_apply(where: str) -> None:
         ".cursor/rules", ".claude/settings.json", ".idea/x.xml", ".envrc", "lib/x.pth", "a/sitecustomize.py",
         ".GitHub/Workflows/x.yml", ".autonomous_runs/openai_delegations/x.md", ".delegated.yaml", ".env",
         "secrets/a.py", "CLAUDE.md", "Jenkinsfile", "sub/.husky/pre-commit", "drop/OPENAI_DELEGATION_REQUEST_x.md",
-        "a/.git/config",
+        "a/.git/config", "CLAUDE.local.md", ".gemini/settings.json", "a/.pdbrc", ".cargo/config.toml", ".Rprofile",
+        "lefthook-local.yml", ".Dir-Locals.el", ".yarnrc.yml", ".bashrc", ".forgejo/workflows/x.yml", ".hg/hgrc",
     ],
 )  # fmt: skip
 def test_what_runs_by_itself_is_never_in_a_patch(path: str) -> None:
@@ -402,6 +403,24 @@ def test_what_runs_by_itself_is_never_in_a_patch(path: str) -> None:
     made = on({path: b"a = 1\n"}, checked({path: "a = 1\n"}, [(path, "a = 1", "a = 2")]))
     assert made.patch is None
     assert never(path) in made.patch_notes[0]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "./.github/x.yml", "a//.git/hooks/x", ".GIT/config", "GIT~1/config", ".git./config", ".git /config",
+        ".git::$INDEX_ALLOCATION/config", "a\\.vscode\\tasks.json", ".v\u017fcode/tasks.json", "Claude.MD",
+    ],
+)  # fmt: skip
+def test_no_way_of_writing_a_path_is_another_file(path: str) -> None:
+    """In another letter case or composition, with dots, blanks, backslashes and streams as Windows reads them."""
+    assert never(path)
+
+
+@pytest.mark.parametrize("path", ["src/profile.py", "docs/agents.md.py", "bash.py", "src/run/main.py", "settings.py"])
+def test_what_is_only_named_alike_is_code(path: str) -> None:
+    """A list that takes in too much would leave no edit."""
+    assert never(path) is None
 
 
 @pytest.mark.parametrize(

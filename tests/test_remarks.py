@@ -126,6 +126,8 @@ def test_a_file_of_any_shape_takes_no_time() -> None:
     for piece in ("# ", "/*", "<!-- ", "// delegate to gpt ", f"# {SAID}\n", "\n", '"', "DELEGATE TO GPT-4O: "):
         for name in ("a.py", "a.js", "a.md", "a.vue"):
             assert len(remark.find(name, piece * ((64 << 10) // len(piece)))) <= 20
+    # Each opening of a line costs what is left of it: no person's line has half a million.
+    assert remark.find("a.js", "/*" * 500_000 + " DELEGATE TO GPT-4O: x") == ()
 
 
 # -- what git has --
@@ -290,6 +292,41 @@ def test_what_was_cloned_asks_nothing(house: House, git: Git) -> None:
         git("commit", "-qm", "x", cwd=upstream)
         git("pull", "-q", str(upstream), "HEAD")
         assert ask(house, "--comment", "a.py") == ("", "")
+    assert requests(house) == []
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", b"\0GITCRYPT\0\x01\xff\xfe"],
+    ids=["a pointer", "a cipher"],
+)
+def test_what_a_filter_brings_asks_nothing(house: House, git: Git, kept: bytes) -> None:
+    """Git LFS puts a file in the place of what git has: the comments in it are the repository's all the same."""
+    path = house.workspace / "app.py"
+    path.write_bytes(kept)
+    git("add", "app.py")
+    path.write_text(f"# {SAID}\n")
+    _, err = ask(house, "--comment", "app.py", code=exits.UNHEALTHY)
+    assert "cannot be told" in err
+    assert requests(house) == []
+
+
+@pytest.mark.parametrize("where", [".gitattributes", "src/.gitattributes"])
+def test_what_git_writes_in_another_encoding_asks_nothing(house: House, git: Git, where: str) -> None:
+    """What git has is a text of ideographs; written as the repository wants it, its bytes are a comment that asks."""
+    upstream = house.tmp / "upstream"
+    git("clone", "-q", str(house.workspace), str(upstream))
+    (upstream / "src").mkdir()
+    (upstream / where).write_text("*.py working-tree-encoding=UTF-16LE\n")
+    text = f"# {SAID}\n"
+    (upstream / "src/a.py").write_text(text + "\n" * (len(text) % 2))
+    git("add", ".", cwd=upstream)
+    git("commit", "-qm", "x", cwd=upstream)
+    git("pull", "-q", str(upstream), "HEAD")
+    assert SAID in (house.workspace / "src/a.py").read_text()
+    assert SAID not in git("show", "HEAD:src/a.py")
+    _, err = ask(house, "--comment", "src/a.py", code=exits.UNHEALTHY)
+    assert "another encoding" in err
     assert requests(house) == []
 
 

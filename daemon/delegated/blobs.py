@@ -9,10 +9,13 @@ from typing import Final
 
 from delegated import git_index
 from delegated.git_objects import Late, Repository, Unreadable
-from delegated.registry import around, index_of
+from delegated.registry import around, attributes, index_of, said_in
+from delegated.tree import decode
 from delegated.workspace import Workspace
 
 _SECONDS: Final = 2.0
+_ENCODING: Final = b"working-tree-encoding"  # by which bytes that say one thing to us say another in the work tree
+_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 
 
 class Unknown(Exception):
@@ -35,7 +38,9 @@ def staged(path: str) -> bytes | None:
     """Return a file's content as git has it staged; None where no repository around it tracks the file.
 
     `path` is absolute. Raises `Unknown` where git tracks the file, or may, and what it has of it cannot be read: a
-    conflict, a split index, a submodule, an object that is too large or not here.
+    conflict, a split index, a submodule, an object that is too large or not here. Likewise where a filter or another
+    encoding makes the file of it: git has a pointer, a cipher or other words then, and what the repository brought
+    would look like its user's.
     """
     directory, name = os.path.split(path)
     full = os.path.join(os.path.realpath(directory), name)
@@ -50,7 +55,12 @@ def staged(path: str) -> bytes | None:
                 continue
             if not found:
                 raise Unknown("it is in conflict")
-            return _blob(place, found)
+            if any(_ENCODING in each for each in attributes(root, os.fsdecode(below), place)):
+                raise Unknown("git writes files of this repository in another encoding")
+            data = _blob(place, found)
+            if data.startswith(_POINTER) or decode(data) is None:
+                raise Unknown("git has something else in its place: a filter makes the file of it")
+            return data
         except (OSError, ValueError, Unreadable) as error:
             raise Unknown(f"{index}: {getattr(error, 'strerror', None) or error}") from error
         except Late as error:
@@ -60,8 +70,8 @@ def staged(path: str) -> bytes | None:
 
 def _blob(place: str, name: str) -> bytes:
     """Read a blob from the repository that has the objects: for a worktree it is another one, which a file names."""
-    with suppress(FileNotFoundError), open(os.path.join(place, "commondir"), "rb") as file:
-        place = os.path.join(place, os.fsdecode(file.read(4096)).strip())
+    with suppress(FileNotFoundError):
+        place = os.path.join(place, said_in(os.path.join(place, "commondir")))
     root, mark = os.path.split(os.path.realpath(place))
     if mark != ".git":
         raise Unreadable("its repository is no directory `.git`")

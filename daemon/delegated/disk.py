@@ -30,15 +30,24 @@ _OPEN: Final = (
 )
 
 
+def make_private(path: str) -> None:
+    """Make a directory for its owner alone, and its parents alike: `os.makedirs` leaves these to the umask."""
+    if not os.path.isdir(path):
+        if above := os.path.dirname(path):
+            make_private(above)
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+
+
 class Directory:
     """An open directory. It stays the same directory when its path is renamed, replaced or mounted over.
 
     All paths are relative to it. Where the system has no `dir_fd` functions (Windows) the path is used instead.
     """
 
-    def __init__(self, path: str, *, create: bool = False, mode: int = 0o700) -> None:
+    def __init__(self, path: str, *, create: bool = False) -> None:
         if create:
-            os.makedirs(path, mode=mode, exist_ok=True)
+            make_private(path)
         self.path = path
         self.fd = os.open(path, os.O_RDONLY | _OPEN | os.O_DIRECTORY) if _DIR_FD else -1
         info = self.stat(".") if self.fd < 0 else os.fstat(self.fd)

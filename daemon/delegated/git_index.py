@@ -17,7 +17,9 @@ _EXTENDED: Final = 0x4000
 _STAGE: Final = 0x3000  # not 0: in conflict
 _SKIPPED: Final = 0x6000  # of the further flags: not checked out, or only meant to be added
 _LENGTH: Final = 0x0FFF
-_LONGEST: Final = 4096  # bytes of a path: some are given as what they add to others, and that has no end
+_LONGEST: Final = 4096  # bytes of a path; no system opens a longer one
+_UNFOLDED: Final = 64 << 20  # bytes by which all paths together may be more than the index: version 4 shares beginnings
+_DEEPEST: Final = 2048  # directories
 _HASHES: Final = (20, 32)  # the index does not say which: only one of them fits
 
 
@@ -145,6 +147,7 @@ def _entries(
 def _walk(data: bytes, version: int, count: int, size: int) -> Iterator[tuple[bytes, int, int, int, int]]:
     """Yield each entry: its path, where it begins, its flags, its further flags, and where the next one begins."""
     at, path = _HEADER, b""
+    room = len(data) + _UNFOLDED
     for _ in range(count):
         start = at
         flags_at = at + _STAT + size
@@ -168,8 +171,11 @@ def _walk(data: bytes, version: int, count: int, size: int) -> Iterator[tuple[by
             at = start + ((end - start + 8) & ~7)
         if len(path) != flags & _LENGTH and (flags & _LENGTH != _LENGTH or len(path) < _LENGTH):
             raise ValueError("the length of a path is not what its entry says")
-        if at > len(data) or len(path) > _LONGEST:
-            raise ValueError("it ends within an entry" if at > len(data) else "a path in it is too long")
+        if at > len(data):
+            raise ValueError("it ends within an entry")
+        room -= len(path)
+        if len(path) > _LONGEST or room < 0:
+            raise ValueError("its paths are too long")
         yield path, start, flags, more, at
 
 
@@ -208,6 +214,7 @@ def _extensions(data: bytes, at: int, size: int) -> Iterator[tuple[bytes, bytes]
 def _trees(data: bytes, size: int) -> Iterator[tuple[str, str]]:
     """Yield each directory ("" for the root) with its tree, as git keeps them for those without a staged change."""
     at = 0
+    room = len(data) + _UNFOLDED
     above: list[tuple[str, int]] = []  # directories whose own directories still follow: path, how many
     while at < len(data):
         end = data.index(0, at)
@@ -221,8 +228,9 @@ def _trees(data: bytes, size: int) -> Iterator[tuple[str, str]]:
             parent, left = above[-1]
             above[-1] = (parent, left - 1)
             path = f"{parent}/{name}" if parent else name
-        if len(path) > _LONGEST:
-            raise ValueError("a path in it is too long")
+        room -= len(path)
+        if len(path) > _LONGEST or len(above) > _DEEPEST or room < 0:
+            raise ValueError("its directories are too deep")
         at = line + 1
         if count >= 0:
             yield path, data[at : at + size].hex()

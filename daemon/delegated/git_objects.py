@@ -14,18 +14,24 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, Self
 
 from delegated.tree import Tree
 
 MAX_BLOB: Final = 256 << 10
 _MAX_OBJECT: Final = 4 << 20  # a tree with 100,000 entries
+_MAX_COMMIT: Final = 1 << 20
+_MAX_PARENTS: Final = 256
 _MAX_PACKS: Final = 64
 _MAX_CHAIN: Final = 512  # deltas upon each other; git makes 50, and 250 when told to try hard
+_MAX_LISTED: Final = 100_000  # entries of one directory
 _MAX_REFS: Final = 8 << 20
 _MAX_CACHE: Final = 32 << 20
+_SLACK: Final = 1 << 16  # bytes of a pack beyond what an object can need
 _PIECE: Final = 4096  # most objects are smaller
 _NO_LIMIT: Final = 1 << 62
+_BITS: Final = 62  # of a size or a distance
 _KINDS: Final = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 _OFFSET_DELTA, _NAME_DELTA = 6, 7
 _NAME: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
@@ -67,7 +73,7 @@ class Repository:
     """The repository at a workspace's root, during one operation. Raises `Unreadable` where it is none to be read."""
 
     def __init__(self, tree: Tree, *, until: float, clock: Callable[[], float]) -> None:
-        """From `until` by `clock` on every question raises `Late`: a hostile history may go round in a circle."""
+        """`until` by `clock` every read raises `Late`: also of what is known, for a ring has no end."""
         self._tree = tree
         self.until = until
         self._clock = clock
@@ -78,7 +84,7 @@ class Repository:
         self._held = 0  # bytes of these trees
         self._files: dict[tuple[str, str], str] = {}
         self._commits: dict[str, Commit] = {}
-        names = dict(tree.entries((".git",)))
+        names = dict(islice(tree.entries((".git",)), _MAX_LISTED))
         if not names:
             raise Unreadable(_no_directory(tree))
         if "commondir" in names:
@@ -97,19 +103,19 @@ class Repository:
 
     def commit(self, name: str) -> Commit:
         """Read a commit."""
-        self._hurry()
+        self.in_time()
         if name not in self._commits:
-            self._commits[name] = _commit(name, self._read(name, "commit", _MAX_OBJECT))
+            self._commits[name] = _commit(name, self._read(name, "commit", _MAX_COMMIT))
         return self._commits[name]
 
     def entries(self, name: str) -> Mapping[str, tuple[int, str]]:
         """Read a tree: by file name, mode and object. A name that is no UTF-8 is left out."""
-        self._hurry()
+        self.in_time()
         return dict(_entries(self._tree_of(name), len(name) // 2))
 
     def file(self, root: str, path: str) -> str:
         """Return the blob that a path has below a tree; "" when there is no regular file of this name."""
-        self._hurry()
+        self.in_time()
         found = self._files.get((root, path))
         if found is None:
             at, mode = root, stat.S_IFDIR
@@ -119,14 +125,16 @@ class Repository:
         return found
 
     def _tree_of(self, name: str) -> bytes:
-        if name not in self._trees:
-            data = self._read(name, "tree", _MAX_OBJECT)
-            self._held += len(data)
-            if self._held > _MAX_CACHE:
+        self.in_time()
+        found = self._trees.get(name)
+        if found is None:
+            found = self._read(name, "tree", _MAX_OBJECT)
+            if self._held + len(found) > _MAX_CACHE:
                 self._trees.clear()
-                self._held = len(data)
-            self._trees[name] = data
-        return self._trees[name]
+                self._held = 0
+            self._trees[name] = found
+            self._held += len(found)
+        return found
 
     def blob(self, name: str) -> bytes:
         """Read a file's content."""
@@ -152,15 +160,17 @@ class Repository:
         found = re.search(rf"^([0-9a-f]{{40,64}}) {re.escape(at)}$", text, re.MULTILINE)
         return found[1] if found and _NAME.fullmatch(found[1]) else ""
 
-    def _hurry(self) -> None:
+    def in_time(self) -> None:
+        """Raise `Late` when the time has run out."""
         if self._clock() > self.until:
             raise Late
 
     def _read(self, name: str, kind: str, limit: int) -> bytes:
-        self._hurry()
+        self.in_time()
         found = self._packed(name, limit) or self._loose(name, limit)
         if found is None:
-            lent = any(each == "alternates" for each, _ in self._tree.entries((".git", "objects", "info")))
+            info = islice(self._tree.entries((".git", "objects", "info")), _MAX_LISTED)
+            lent = any(each == "alternates" for each, _ in info)
             where = "in another repository, and none outside the workspace is read" if lent else "not in the repository"
             raise Unreadable(f"object {name[:12]} is {where}")
         if found[0] != kind:
@@ -199,7 +209,8 @@ class Repository:
 
     def _opened(self, size: int) -> Iterator[_Pack]:
         place = (".git", "objects", "pack")
-        names = sorted(name for name, kind in self._tree.entries(place) if kind == stat.S_IFREG and _is_index(name))
+        listed = islice(self._tree.entries(place), _MAX_LISTED)
+        names = sorted(name for name, kind in listed if kind == stat.S_IFREG and _is_index(name))
         for name in names[:_MAX_PACKS]:
             index = self._tree.open_file((*place, name), _NO_LIMIT)
             data = self._tree.open_file((*place, name[:-4] + ".pack"), _NO_LIMIT)
@@ -227,7 +238,7 @@ class Repository:
                 break
             if len(deltas) > _MAX_CHAIN or held > _MAX_CACHE:
                 raise ValueError("deltas without an end")
-            self._hurry()
+            self.in_time()
             pack = packs[number]
             head = os.pread(pack.data, _PIECE, offset)
             kind, size, at = _header(head)
@@ -253,6 +264,7 @@ class Repository:
             held += len(content)
             number, offset = base
         for key, delta in reversed(deltas):
+            self.in_time()
             content = _applied(delta, content, max(limit, _MAX_OBJECT))
             self._keep(key, kind, content)
         if len(content) > limit:
@@ -307,6 +319,8 @@ def _header(data: bytes) -> tuple[int, int, int]:
     byte, at = data[0], 1
     kind, size, shift = (byte >> 4) & 7, byte & 15, 4
     while byte & 0x80:
+        if shift > _BITS:
+            raise ValueError("its size is too large")
         byte = data[at]
         size |= (byte & 0x7F) << shift
         at, shift = at + 1, shift + 7
@@ -317,6 +331,8 @@ def _distance(data: bytes, at: int) -> tuple[int, int]:
     byte = data[at]
     value = byte & 0x7F
     while byte & 0x80:
+        if value >> _BITS:
+            raise ValueError("a delta of what is not before it")
         at += 1
         byte = data[at]
         value = ((value + 1) << 7) | (byte & 0x7F)
@@ -328,6 +344,7 @@ def _inflated(fd: int, at: int, piece: bytes, size: int) -> bytes:
     stream = zlib.decompressobj()
     found: list[bytes] = []
     left = size
+    last = at + size + (size >> 3) + _SLACK  # deflate makes nothing much larger; empty blocks, however, have no end
     at += len(piece)
     while piece:
         out = stream.decompress(piece, left + 1)
@@ -335,6 +352,8 @@ def _inflated(fd: int, at: int, piece: bytes, size: int) -> bytes:
         left -= len(out)
         if stream.eof or left < 0:
             break
+        if at > last:
+            raise ValueError("it takes more bytes than it has")
         piece = stream.unconsumed_tail or os.pread(fd, 1 << 16, at)
         at += 0 if stream.unconsumed_tail else len(piece)
     if left:
@@ -388,6 +407,8 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if not byte & 0x80:
             return value, at
+        if shift > _BITS:
+            raise ValueError("a number in it is too large")
 
 
 def _commit(name: str, data: bytes) -> Commit:
@@ -397,6 +418,8 @@ def _commit(name: str, data: bytes) -> Commit:
         key, _, value = line.partition(" ")
         fields.setdefault(key, []).append(value)
     trees, parents = fields.get("tree", []), fields.get("parent", [])
+    if len(parents) > _MAX_PARENTS:
+        raise Unreadable(f"commit {name[:12]} has {len(parents):,} parents")
     if len(trees) != 1 or not all(_NAME.fullmatch(each) and len(each) == len(name) for each in (*trees, *parents)):
         raise Unreadable(f"commit {name[:12]} is damaged")
     subject = message.decode("utf-8", "replace").strip().partition("\n")[0]

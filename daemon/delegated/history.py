@@ -32,6 +32,8 @@ _MOST_GONE: Final = 200  # files that may be deleted, and are looked for
 _MOST_COMMITS: Final = 8
 _MOST_TEXT: Final = 512 << 10  # characters of all texts of one history: they are searched for secrets
 _MAX_INDEX: Final = 32 << 20
+_MAX_PATHS: Final = 64 << 20  # bytes that the paths of all committed files may take
+_PATH: Final = 100  # of these for each, beside its characters
 _LFS: Final = "version https://git-lfs"
 
 Stamps = Mapping[str, tuple[int, int, int]]
@@ -104,7 +106,7 @@ def _changes(
         order = {path: place for place, path in enumerate(near)}
         unsure.sort(key=lambda path: (order.get(path, len(order)), -stamps[path][0], path))
         skipped = len(unsure[_MOST_READ:])
-        gone = _gone(tree, stamps, index, committed)
+        gone = _gone(tree, repository, stamps, index, committed)
         for path in (*unsure[:_MOST_READ], *gone):
             each = _changed(tree, repository, path, committed.get(path))
             if each is None:
@@ -138,6 +140,7 @@ def _committed(repository: Repository, root: str, index: Tracked) -> dict[str, s
     """Return the blob of every committed file. Only directories with a staged change are read for it."""
     found: dict[str, str] = {}
     same: set[str] = set()
+    room = _MAX_PATHS
     waiting = [("", root)]
     while waiting:
         directory, name = waiting.pop()
@@ -146,6 +149,9 @@ def _committed(repository: Repository, root: str, index: Tracked) -> dict[str, s
             continue
         for part, (mode, each) in repository.entries(name).items():
             path = f"{directory}/{part}" if directory else part
+            room -= len(path) + _PATH
+            if room < 0:
+                raise Unreadable("too many files were committed")
             if mode == 0o40000:
                 if path.count("/") + 1 < MAX_DEPTH:  # deeper than that no file is known, and one tree may hold itself
                     waiting.append((path, each))
@@ -156,6 +162,7 @@ def _committed(repository: Repository, root: str, index: Tracked) -> dict[str, s
         for path, entry in index.files.items():
             directory = path.rpartition("/")[0]
             if directory not in alike:
+                repository.in_time()
                 alike[directory] = any(above in same for above in _above(directory))
             if alike[directory]:
                 found[path] = entry.blob
@@ -182,13 +189,16 @@ def _as_known(entry: Entry, stamp: tuple[int, int, int]) -> bool:
     return then == now and entry.size == stamp[1] & 0xFFFFFFFF
 
 
-def _gone(tree: Tree, stamps: Stamps, index: Tracked, committed: Mapping[str, str]) -> list[str]:
+def _gone(
+    tree: Tree, repository: Repository, stamps: Stamps, index: Tracked, committed: Mapping[str, str]
+) -> list[str]:
     """Return the committed files that are not there any more, of those that a glob would have given."""
     looked = (path for path in committed if path not in stamps and not VENDORED.intersection(path.split("/")))
     found: list[str] = []
     for number, path in enumerate(looked):
         if number == _MOST_GONE:
             break
+        repository.in_time()
         if tree.lists(path) and tree.is_missing(path):
             found.append(path)
     return found

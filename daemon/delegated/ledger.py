@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 
+from delegated.disk import make_private
+
 _VERSION: Final = 1
 _BUSY_S: Final = 10.0
 
@@ -112,7 +114,7 @@ class Ledger:
         self._path = path
         self._wall = wall
         self._lock = threading.Lock()
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        make_private(os.path.dirname(path))
         with contextlib.suppress(FileExistsError):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
         try:

@@ -186,6 +186,7 @@ _NAMES: Final = (
     "asked_for",
     "earlier",
 )
+_HIDDEN: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _TAG: Final = re.compile(rf"<\s*/?\s*(?:{'|'.join(_NAMES)})(?:\s*-\s*(\d{{1,9}}))?", re.IGNORECASE)
 
 
@@ -348,7 +349,8 @@ def _tags(texts: Iterable[str]) -> dict[str, str]:
     taken: set[int] = set()
     for text in texts:
         # A model reads `< / issue >`, full-width brackets or hidden characters as a tag too: look at what it would see.
-        seen = text if text.isascii() else clean(unicodedata.normalize("NFKC", text))
+        visible = text.isascii() and _HIDDEN.search(text) is None
+        seen = text if visible else clean(unicodedata.normalize("NFKC", text))
         taken.update(int(found[1] or 1) for found in _TAG.finditer(seen))
     number = next(n for n in range(1, len(taken) + 2) if n not in taken)
     return {name: name if number == 1 else f"{name}-{number}" for name in _NAMES}

@@ -19,7 +19,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import BinaryIO, Final
 
 from delegated import folder as names
 from delegated import git_index
@@ -239,7 +239,7 @@ class Repositories:
             known = self._read.get(index)
             try:
                 sig = names.sig_of(os.stat(index))
-            except OSError:
+            except (OSError, ValueError):  # a name with a NUL, which a file of the repository gave
                 sig = None
             if (known[0] if known else None) != sig:
                 return True
@@ -275,7 +275,7 @@ def around(path: str) -> Iterator[tuple[str, str]]:
         with suppress(OSError):
             mode = os.lstat(mark).st_mode
             if stat.S_ISREG(mode):  # a worktree or a submodule: one line says where its repository is
-                line = _small(mark).strip()
+                line = said_in(mark)
                 if line.startswith("gitdir:"):
                     yield at, os.path.join(at, line.removeprefix("gitdir:").strip())
             else:
@@ -290,25 +290,41 @@ def index_of(repository: str) -> bytes:
     return _bytes(os.path.join(repository, "index"))
 
 
+def attributes(root: str, below: str, repository: str) -> Iterator[bytes]:
+    """Yield what a repository says of how git writes a file of it, `below` its work tree. Raises `OSError`."""
+    parts = below.split("/")[:-1]
+    places = [os.path.join(root, *parts[:depth], ".gitattributes") for depth in range(len(parts) + 1)]
+    for path in (os.path.join(repository, "info", "attributes"), *places):
+        with suppress(FileNotFoundError):
+            yield _bytes(path)
+
+
 def folded(path: str) -> str:
     """Write a path as file systems that fold letter case and composition compare it."""
     return unicodedata.normalize("NFC", path.casefold())
 
 
-def _small(path: str) -> str:
-    with open(path, "rb") as file:
-        return os.fsdecode(file.read(4096))
+def said_in(path: str) -> str:
+    """Return the line that a small file of git's holds. Raises `OSError`, and `ValueError` for a name with a NUL."""
+    with _opened(path) as file:
+        return os.fsdecode(file.read(4096)).strip()
 
 
 def _bytes(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
-    with open(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", path)
+    with _opened(path) as file:
         data = file.read(_INDEX_LIMIT + 1)
     if len(data) > _INDEX_LIMIT:
         raise OSError(errno.EFBIG, "it is too large", path)
     return data
+
+
+def _opened(path: str) -> BinaryIO:
+    """Open a regular file; a FIFO in its place is not waited on."""
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return open(fd, "rb")
+    os.close(fd)
+    raise OSError(errno.EINVAL, "not a regular file", path)
 
 
 class Consent:

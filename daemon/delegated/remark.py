@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from typing import Final
 
 from delegated.request import Request
@@ -20,6 +21,7 @@ MAX_TEXT: Final = 1 << 20  # characters of one file that are looked at
 MANY: Final = 8  # comments that appear at once: more are no person's, but a program's, an archive's or a patch's
 _MOST: Final = 20  # in one file
 _LINES: Final = 40  # of one comment
+_OPENINGS: Final = 100  # on one line
 _LENGTH: Final = 4_000  # characters of one comment
 
 _MAYBE: Final = re.compile(r"delegate[ \t]+to[ \t]+gpt", re.IGNORECASE)
@@ -142,7 +144,7 @@ def _opening(style: _Style) -> re.Pattern[str]:
 
 def _read(lines: Sequence[str], at: int, style: _Style) -> Remark | None:
     line = lines[at]
-    for match in _opening(style).finditer(line):
+    for match in islice(_opening(style).finditer(line), _OPENINGS):
         said = _said(line[match.end() :])
         if said is None or _in_string(line, match.start(), match.end()):
             continue

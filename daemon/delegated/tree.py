@@ -218,6 +218,8 @@ class Tree:
         """Say whether a glob would give a file of this path if it were there."""
         parts = path.split("/")
         levels: _Levels = ()
+        if len(parts) > MAX_DEPTH:
+            return False
         for depth, name in enumerate(parts):
             if rules := self._ignore_rules(parts[:depth]):
                 levels = (*levels, (depth, rules))

@@ -5,6 +5,7 @@ Where a planted value may stand is one table, `MAY_HOLD`; the page docs/security
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -13,12 +14,16 @@ import string
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from delegated.ledger import Ledger
+from delegated.registry import register
 from harness import House, Server, until
+from repositories import commit, repository, write
 from security.seeking import answer_with, holds, looks, places
 
 RAISING = Path(__file__).parent / "raising"
@@ -179,6 +184,89 @@ def test_a_secret_is_only_where_its_owner_put_it(house: House, server: Server, f
     assert len(result["egress"][0]["redactions"]) == len(IN_REQUEST) + 1  # code and env file; labels are not sent
 
 
+FORMER, SUBJECT, NEW, COMMENT, FURTHER, NOTE = map(_token, range(20, 26))
+HOOK_SECRET = "whsec_" + base64.b64encode(random.Random(30).randbytes(24)).decode()
+HOOK_PATH = "hook-path-4-its-receiver-alone"
+CODE_BEFORE = "def total(items):\n    number = len(items)\n    return sum(items) / number\n"
+MAY_HOLD_BESIDE: dict[str, tuple[str, ...]] = {
+    FORMER: (),
+    SUBJECT: (),
+    NEW: (r"vault\.py",),
+    COMMENT: (r"note\.py", r".*REQUEST_comment-.*\.md", r".*/jobs/../comment-[^/]+/r1/claim"),
+    FURTHER: (r".*FOLLOWUP_k_1\.md", r".*/jobs/../k_1/r1/claim"),
+    NOTE: (r".*OUTCOME_k\.yaml",),
+    HOOK_SECRET: (),
+    HOOK_PATH: (),
+    KEY: (),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_secret_of_what_came_later_is_only_where_its_owner_put_it(
+    house: House, server: Server, need: Callable[[str], str], format: str
+) -> None:
+    """What git knows, a comment that asks, a further question, an outcome, a patch, a webhook that fails, a program
+    that prints the key: each has its planted value, and none of them is anywhere else.
+    """
+    need("git")
+    root = house.workspace
+    repository(root)
+    (root / ".gitignore").write_text(".autonomous_runs/\n")
+    commit(root, f"Count with {SUBJECT}", app=CODE_BEFORE.replace("/ number", "/ (number)"), vault=f'T = "{FORMER}"\n')
+    commit(root, "Divide by the number", day=2, app=CODE_BEFORE)
+    write(root, vault=f'T = "{NEW}"\n', app=CODE_BEFORE + "# mean\n")
+    fix = {"path": "app.py", "before": "/ number\n", "after": "/ (number or 1)\n"}
+    answer = answer_with("it")
+    answer["recommended_fixes"][0] |= {"file": "app.py", "edits": [fix]}
+    server.script({"match": {"method": "POST", "path": "/v1/responses"}, "times": "always", "do": {"answer": answer}})
+    house.use(server, log__format=format, log__level="debug", comments="true", retry__base_s=0.05)
+    del house.env["OPENAI_API_KEY"]
+    program = house.outside / "print-the-key"
+    program.write_text(f"#!/bin/sh\necho {KEY}\n")
+    program.chmod(0o700)
+    house.env |= {
+        "DELEGATED_ENDPOINTS__OPENAI__KEY_COMMAND": str(program),
+        "DELEGATED_NOTIFY__WEBHOOK_URL": f"http://127.0.0.1:9/{HOOK_PATH}",
+        "DELEGATE_WEBHOOK_SECRET": HOOK_SECRET,
+    }
+    daemon = house.start()
+    log = daemon.log
+    until(lambda: b"comments.watching" in log.read_bytes(), what="the comments are watched", pause=0.02)
+    trace = (
+        'Traceback (most recent call last):\n  File "app.py", line 3, in total\nZeroDivisionError: division by zero\n'
+    )
+    house.drop("k", f"# Issue\nIt divides by zero\n\n# Error Logs\n```\n{trace}```\n\n<!-- END -->\n")
+    assert house.result("k")["status"] == "answered"
+    further = f"# Issue\nIs it {FURTHER}?\n\n<!-- END -->\n"
+    (house.folder / "OPENAI_DELEGATION_FOLLOWUP_k_1.md").write_text(further)
+    assert house.result("k_1")["status"] == "answered"
+    (house.folder / "OPENAI_DELEGATION_OUTCOME_k.yaml").write_text(f"outcome: fixed\nnote: {NOTE}\n")
+    (root / "note.py").write_text(f"# DELEGATE TO GPT-4O: why is {COMMENT} refused?\n")
+    until(lambda: list(house.folder.glob("*RESULT_comment-*.json")), what="the comment is answered")
+    until(lambda: b"notify.failed" in log.read_bytes(), what="the webhook fails", patience=90)
+    daemon.stop()
+    assert (house.folder / "OPENAI_DELEGATION_RESULT_k.patch").is_file()
+    held = {value: places(value, root, Path(house.env["HOME"]), house.tmp / "daemon.log") for value in MAY_HOLD_BESIDE}
+    wrong = {value: [path for path in found if not path.startswith(".git/")] for value, found in held.items()}
+    wrong = {
+        value: [each for each in found if not _may(MAY_HOLD_BESIDE[value], each)] for value, found in wrong.items()
+    }
+    assert {value: found for value, found in wrong.items() if found} == {}
+    body = sent(server)
+    assert b"divides by zero" in body
+    assert b"Divide by the number" in body
+    assert [value for value in MAY_HOLD_BESIDE if holds(body, value)] == []
+    for command, said in looks(house, "k"):
+        shown = [value for value in MAY_HOLD_BESIDE if holds(said, value)]
+        assert {*shown} <= ({NOTE} if command.startswith(("show", "wait")) else set()), (
+            command
+        )  # the note, as it was written
+    ours = [*house.folder.glob("*_RESULT_*"), *house.folder.glob("*_REQUEST_comment-*")]
+    assert len(ours) > 7
+    assert [path.name for path in ours if path.stat().st_mode & 0o077] == []
+
+
 @pytest.mark.slow
 def test_a_rejected_request_is_quoted_without_its_secrets(house: House, server: Server) -> None:
     """Problems quote what they found; a secret among it is taken out."""
@@ -235,8 +323,8 @@ PHASES = {
     "reading the request": ("request/__init__.py parse", ""),
     "claiming": ("journal.py Journal.claim", ""),
     "gathering": ("gather.py Gatherer.gather", "failed"),
-    "hiding": ("secrets.py redact", "failed"),
     "reading what changed": ("history.py read", "failed"),
+    "hiding": ("secrets.py redact", "failed"),
     "rendering": ("prompt.py render", "failed"),
     "recording the prompt": ("calls.py CallRecord.save_prompt", "failed"),
     "opening the connection": ("models/client.py Client._build", ""),
@@ -244,13 +332,16 @@ PHASES = {
     "reading the reply": ("models/openai.py read", ""),
     "recording the reply": ("calls.py CallRecord.record_reply", ""),
     "checking": ("analysis.py read", "failed"),
+    "trying the edits": ("trial.py tried", ""),
     "making the result": ("answer.py Desk._result", ""),
     "taking out what the answer holds": ("veil.py veil", ""),
-    "trying the edits": ("trial.py tried", ""),
     "writing the page": ("result.py to_markdown", ""),
     "publishing": ("session.py Session.publish", ""),
     "recording the end": ("calls.py JobRecord.finish", ""),
+    "telling": ("notify/__init__.py notice", ""),
     "watching": ("watch.py Bell.note", "untold"),
+    "watching comments": ("comments.py Comments._serve", ""),
+    "finding the key": ("keys.py find", "ends"),
     "looking": ("session.py Session.look", "ends"),
     "starting": ("app.py App._desk", "ends"),
     "configuring": ("config.py load", "ends"),
@@ -270,6 +361,10 @@ def test_an_error_in_any_phase_tells_no_secret(house: House, server: Server, pha
     )
     house.set(log__format=format, deadline_s=6, doubt_wait_s=0.1)
     hit = house.tmp / "hit"
+    if phase == "watching comments":
+        house.set(comments="true")
+    elif phase == "telling":
+        house.env |= {"DELEGATED_NOTIFY__WEBHOOK_URL": "http://127.0.0.1:9/", "DELEGATE_WEBHOOK_SECRET": HOOK_SECRET}
     house.env |= {
         "PYTHONPATH": os.pathsep.join([str(RAISING), house.env["PYTHONPATH"]]),
         "RAISE_AT": function,
@@ -299,6 +394,7 @@ def test_an_error_in_any_phase_tells_no_secret(house: House, server: Server, pha
     assert status == "untold" or b"RuntimeError" in daemon.log.read_bytes(), "the fault is told"
     del house.env["RAISE_AT"]
     assert breaches(house) == []
+    assert not holds(log.read_bytes(), HOOK_SECRET)
     assert seen_on_terminals(house, ("show", "status")) == []
 
 
@@ -380,3 +476,19 @@ def test_records_are_for_their_owner_alone(house: House, server: Server) -> None
     wrong = [str(path) for path in written if path.stat().st_mode & 0o077]
     assert wrong == []
     assert json.loads(house.result_path("k").read_text())["status"] == "answered"
+
+
+def test_a_users_own_state_is_for_nobody_else(tmp_path: Path) -> None:
+    """Also the directories above it that were not there: who may write in one of them could put others in its place."""
+    state, workspace = tmp_path / "home/.local/state/delegated", tmp_path / "workspace"
+    workspace.mkdir()
+    (tmp_path / "home").mkdir()
+    before = os.umask(0)
+    try:
+        register(str(state), str(workspace), str(workspace / "folder"))
+        Ledger(str(tmp_path / "home/elsewhere/delegated/ledger.sqlite3")).close()
+    finally:
+        os.umask(before)
+    written = [*(tmp_path / "home").rglob("*")]
+    assert len(written) >= 7
+    assert [str(path) for path in written if path.stat().st_mode & 0o077] == []

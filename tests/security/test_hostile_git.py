@@ -32,6 +32,11 @@ COMMANDS = (
     ("delegate", "preview", "asked", "--full"),
     ("delegate", "show", "asked"),
     ("delegate", "show", "asked", "--raw"),
+    ("delegate", "outcome", "asked", "fixed"),
+    ("delegate", "stats"),
+    ("delegate", "ask", "--comment", "src/b.py"),
+    ("delegate", "ask", "--at", "src/b.py:1", "--no-wait"),
+    ("delegate", "ci", "--log", "failed.log", "--base", "HEAD"),
     ("delegate", "receipt", "asked", "--verify"),
     ("delegate", "costs"),
     ("delegate", "doctor"),
@@ -150,7 +155,7 @@ def test_git_is_never_made_to_run_anything(house: House, tmp_path: Path, git: st
     root = house.workspace
     trap = Trap(tmp_path)
     (root / "src").mkdir()
-    (root / "src" / "b.py").write_text("x = 1\n")
+    (root / "src" / "b.py").write_text("x = 1\n# DELEGATE TO GPT-4O: why is it one?\n")
     if kind == "bare":
         git_in(root, "init", "-q", "--bare", ".")
         directory = root
@@ -188,11 +193,18 @@ def test_git_is_never_made_to_run_anything(house: House, tmp_path: Path, git: st
     for name in ("git", "hg", "ssh", "ssh-keygen", "less", "more", "vi"):
         (on_path / name).symlink_to(trap.program)
     env = {**house.env, "PATH": f"{on_path}:{house.env['PATH']}:."}
+    real = {**house.env, "PATH": f"{root}:.::{house.env['PATH']}"}  # this one asks git, in its own way
     house.drop("dropped", request_text(files="app.py, src/*.py"))
+    (root / "failed.log").write_text("ZeroDivisionError: division by zero\n")
     for command in COMMANDS:
         program = Path(sys.executable).parent / command[0]
         done = subprocess.run(
-            [program, *command[1:]], cwd=root, env=env, capture_output=True, timeout=60, stdin=subprocess.DEVNULL
+            [program, *command[1:]],
+            cwd=root,
+            env=real if command[1] == "ci" else env,
+            capture_output=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
         )
         assert trap.sprung() == [], command
         assert done.returncode != 70, (command, done.stderr)

@@ -11,7 +11,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,7 @@ DIFF: Final = 40_000  # characters of a diff that go along
 _READ: Final = 8 << 20
 _WAIT_S: Final = 60.0
 _BORROWED: Final = ("objects", "refs", "packed-refs", "shallow")
+_ALTERNATES: Final = ("alternates", "http-alternates")
 _CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
 _SAFE: Final = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "protocol.allow=never")
 _DIFF: Final = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--submodule=short")
@@ -73,6 +74,8 @@ def commit(root: str, base: str, env: Mapping[str, str]) -> Commit:
     if not program:
         return Commit(trouble="git is not installed")
     try:
+        if away := _away(place):
+            return Commit(trouble=f"{away} leads out of {place}, and nothing is read there; --diff FILE brings a diff")
         with _lent(place) as at:
             return _commit(_Git(program, at), base, merged=env.get("GITHUB_EVENT_NAME", "").startswith("pull_request"))
     except (OSError, subprocess.SubprocessError) as error:
@@ -178,10 +181,29 @@ def _git(root: str, env: Mapping[str, str]) -> str:
     """Find git on the PATH, never in the code that is looked at."""
     top = os.path.join(os.path.realpath(root), "")
     for folder in env.get("PATH", "").split(os.pathsep):
-        program = os.path.join(folder, "git.exe" if os.name == "nt" else "git")
-        if os.path.isabs(folder) and not os.path.realpath(program).startswith(top) and os.access(program, os.X_OK):
+        name = "git.exe" if os.name == "nt" else "git"
+        program = os.path.join(folder, name)
+        if not os.path.isabs(folder) or not os.access(program, os.X_OK):
+            continue
+        places = (os.path.realpath(program), os.path.join(os.path.realpath(folder), name))  # be it a link
+        if not any(place.startswith(top) for place in places):
             return program
     return ""
+
+
+def _away(repository: str) -> str:
+    """Return the first part of what is borrowed that leads elsewhere, a link or alternates; "" when none does."""
+    waiting = [os.path.join(repository, name) for name in (*_BORROWED, "HEAD")]
+    found = [path for path in waiting if os.path.islink(path)]
+    found += filter(os.path.lexists, (os.path.join(repository, "objects", "info", name) for name in _ALTERNATES))
+    while waiting and not found:
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(waiting.pop()) as scan:
+            for entry in scan:
+                if entry.is_symlink():
+                    found.append(entry.path)
+                elif entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+    return os.path.relpath(found[0], repository) if found else ""
 
 
 @contextmanager
@@ -192,12 +214,16 @@ def _lent(repository: str) -> Iterator[str]:
             there = os.path.join(repository, name)
             if os.path.lexists(there):
                 os.symlink(there, os.path.join(at, name))
-        with open(os.path.join(repository, "HEAD"), "rb") as file:
-            head = file.read(4096)
+        head = _small(os.path.join(repository, "HEAD"))
         for name, data in (("HEAD", head), ("config", _CONFIG.encode())):
             with open(os.path.join(at, name), "wb") as file:
                 file.write(data)
         yield at
+
+
+def _small(path: str) -> bytes:
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # a FIFO is not waited on
+        return file.read(4096) or b""
 
 
 class _Git:
@@ -209,6 +235,7 @@ class _Git:
         ours = {"GIT_DIR": at, "GIT_CONFIG_NOSYSTEM": "1", "GIT_CONFIG_GLOBAL": os.devnull, "GIT_OPTIONAL_LOCKS": "0"}
         kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TMPDIR", "LANG") if name in os.environ}
         self._env = {**kept, **ours, "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0", "GIT_ATTR_NOSYSTEM": "1"}
+        self._env["GIT_NO_REPLACE_OBJECTS"] = "1"  # nor told another story than was committed
 
     def ask(self, *arguments: str) -> str:
         """Return what git says, its first 8 MiB; "" when it fails. Raises `OSError`, `SubprocessError`."""

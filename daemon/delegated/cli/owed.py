@@ -11,6 +11,7 @@ from typing import Final
 
 from delegated import folder as drop
 from delegated.agents.hosts import session_key
+from delegated.disk import make_private
 from delegated.home import state_directory
 
 from .place import Place
@@ -35,7 +36,7 @@ def note(session: str, place: Place, key: str) -> Debt:
     _sweep(top, time.time() - _KEEP_S)
     path = os.path.join(top, session_key(session), key)
     try:
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        make_private(os.path.dirname(path))
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
         with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
             json.dump({"workspace": place.workspace, "folder": place.folder}, file)

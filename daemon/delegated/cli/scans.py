@@ -79,7 +79,8 @@ def code_quality(found: Sequence[Finding], key: str) -> list[dict[str, Any]]:
 
 
 def _said(finding: Finding) -> str:
-    return f"{finding.text} [{finding.confidence}]" if finding.confidence else finding.text
+    text = finding.text.replace("](", "] (")  # SARIF's form of a link: where it led, a model would have chosen
+    return f"{text} [{finding.confidence}]" if finding.confidence else text
 
 
 def _marked(found: Sequence[Finding], key: str) -> Iterator[tuple[Finding, str]]:
