@@ -442,7 +442,7 @@ def test_paths_in_an_index_do_not_grow_without_an_end(kind: str) -> None:
     trees = b"a\0-1 1\n" * many
     entries, more = (many, b"") if kind == "entries" else (0, b"TREE" + len(trees).to_bytes(4) + trees)
     data = b"".join(bytes(60) + min(length, 0xFFF).to_bytes(2) + b"\0a\0" for length in range(1, entries + 1))
-    with pytest.raises(ValueError, match="too long"):
+    with pytest.raises(ValueError, match=r"paths are too long|directories are too deep"):
         git_index.tracked(b"DIRC" + (4).to_bytes(4) + entries.to_bytes(4) + data + more + bytes(20), 20)
 
 
