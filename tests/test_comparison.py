@@ -96,11 +96,25 @@ def test_contradictions_come_with_what_tells_them_apart() -> None:
     assert found.contradictions == ("one and two hold different causes the likeliest: no close / bad lock",)
     assert [(check.model, check.text) for check in found.checks] == [("two", "run it"), ("one", "count them")]
     assert shown is not None
-    assert shown.confidence.parts[-1].score == 0.5
+    parts = {part.name: part.score for part in shown.confidence.parts}
+    assert (parts["agreement"], parts["limit"], shown.confidence.level) == (0.5, 0.74, "medium")
     found, shown = compare([Opinion("one", "answered", one), Opinion("fine", "answered", fine)])
     assert found.contradictions == ("fine finds no fault in the code sent, one names one",)
     assert shown is not None
     assert (found.shown, shown.confidence.score, shown.confidence.level) == ("fine", 0.44, "low")
+
+
+def test_an_answer_that_all_others_contradict_is_never_sure() -> None:
+    """However well it quotes: a page that shows models at odds does not call one of them sure."""
+    sure = analysis(hypothesis("no close", ("a.py", 1, 2)), score=0.99)
+    other = analysis(hypothesis("bad lock", ("b.py", 7, 9)), hypothesis("no shut", ("a.py", 1, 1)), score=0.5)
+    same = analysis(hypothesis("never shut", ("a.py", 2, 2)), score=0.5)
+    unsure = analysis(hypothesis("bad lock", ("b.py", 7, 9)), verdict="inconclusive", score=0.5)
+    for others, level in (((other,), "medium"), ((other, same), "high"), ((unsure,), "high")):
+        _, shown = compare([Opinion(str(n), "answered", each) for n, each in enumerate((sure, *others))])
+        assert shown is not None
+        assert shown.confidence.level == level, others
+        assert (shown.confidence.parts[-1].name == "limit") is (level == "medium")
 
 
 def test_one_answer_has_nothing_to_agree_with_and_none_is_none() -> None:

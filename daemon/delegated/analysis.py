@@ -331,7 +331,7 @@ def _verdict(
 WEIGHTS: Final[Mapping[str, float]] = {"evidence": 0.45, "frame": 0.20, "edits": 0.15, "coverage": 0.10, "model": 0.10}
 assert abs(sum(WEIGHTS.values()) - 1) < 1e-9
 THRESHOLDS: Final[Mapping[Level, float]] = {"high": 0.75, "medium": 0.45, "low": 0.0}
-_BELOW: Final[Mapping[Level, float]] = {"medium": 0.74, "low": 0.44}  # the highest score of a level that is not high
+BELOW: Final[Mapping[Level, float]] = {"medium": 0.74, "low": 0.44}  # the highest score of a level that is not high
 _OWN_WORD: Final[Mapping[str, float]] = {"high": 1.0, "medium": 0.6, "low": 0.2}
 _FRAME_MARGIN: Final = 5  # lines: a quote this near to a frame explains it
 
@@ -359,9 +359,9 @@ def _confidence(
     score = sum(row.score * row.weight for row in rows)
     limits = list(_limits(verdict, quotes, own_word, simulated=reply.simulated))
     if limits:
-        level, why = min(limits, key=lambda limit: _BELOW[limit[0]])
-        if score > _BELOW[level]:
-            score = _BELOW[level]
+        level, why = min(limits, key=lambda limit: BELOW[limit[0]])
+        if score > BELOW[level]:
+            score = BELOW[level]
             rows.append(Part("limit", score, 0.0, f"never above {level}: {why}"))
     score = round(score, 2)
     return Confidence(_level(score), score, tuple(rows))

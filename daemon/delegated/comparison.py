@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from delegated.analysis import THRESHOLDS, Analysis, Confidence, Evidence, Hypothesis, Level, Part, Verdict
+from delegated.analysis import BELOW, THRESHOLDS, Analysis, Confidence, Evidence, Hypothesis, Level, Part, Verdict
 from delegated.quotes import WORDS
 
 _MARGIN: Final = 3  # lines: quotes this near to each other are about the same place
@@ -193,5 +193,9 @@ def _confidence(shown: Analysis, others: Sequence[Analysis]) -> Confidence:
     parts = [replace(part, weight=part.weight * (1 - _WEIGHT)) for part in before.parts if part.weight]
     parts.append(Part("agreement", round(share, 4), _WEIGHT, why))
     score = round(min([sum(part.score * part.weight for part in parts), *(part.score for part in limit)]), 2)
+    contradicted = all(any(_contradictions((("", shown), ("", other)))) for other in others)
+    if contradicted and score > BELOW["medium"]:
+        score = BELOW["medium"]
+        limit = [Part("limit", score, 0.0, "never above medium: every other answer contradicts this one")]
     level: Level = next(level for level, least in THRESHOLDS.items() if score >= least)
     return Confidence(level, score, (*parts, *limit))
