@@ -230,7 +230,7 @@ ASKED = {"seconds": {"retry_after": 1.5}, "date": {"retry_after_date": 2.5}, "ab
 @WIRES
 @pytest.mark.parametrize("asked", list(ASKED))
 def test_row_73_rate_limited(house: House, server: Server, wire: str, asked: str) -> None:
-    """A 429 pauses the lane, not the queue: nothing leaves before the time asked for (capped), then all, in order."""
+    """A 429 pauses the endpoint, not the queue: nothing leaves before the time asked for (capped), then all, in order."""
     house.use(server, wire, **SWIFT, retry__after_cap_s=3)
     server.script(post(wire, error="rate_limited", **ASKED[asked]))
     house.up()
@@ -475,7 +475,7 @@ EXHAUSTED = {"401": "bad_key", "402": "payment_required", "quota": "insufficient
 @WIRES
 @pytest.mark.parametrize("fault", list(EXHAUSTED))
 def test_row_78_key_or_credit_exhausted(house: House, server: Server, wire: str, fault: str) -> None:
-    """The first to meet it ends and says so; no other is failed: the lane stops, tells why, resumes by itself."""
+    """The first to meet it ends and says so; no other is failed: the gate closes, tells why, resumes by itself."""
     house.use(server, wire, **SWIFT, retry__person_s=0.2)
     server.script({"match": {"method": "POST"}, "times": "always", "do": {"error": EXHAUSTED[fault]}})
     house.up()
