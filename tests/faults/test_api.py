@@ -394,7 +394,7 @@ def outage(house: House, server: Server, wire: str, seconds: float, count: int, 
     for key in keys[:8]:
         assert "cannot be reached" in held(house, key, "")
     told = command(house, "status").stdout
-    assert re.search(r"k000: (held back|backing off) since 20\S+Z, .*cannot be reached", told), told
+    assert re.search(r"k000: (held back|backing off): since 20\S+Z, .*cannot be reached", told), told
     left = seconds - (time.monotonic() - began)
     if left > 0:
         time.sleep(left)  # the fault itself: so long is the network off
@@ -490,7 +490,7 @@ def test_row_78_key_or_credit_exhausted(house: House, server: Server, wire: str,
         held(house, key, "HTTP 4")
     until(lambda: server.state_json()["rules"][0]["seen"] >= 5, what="it is tried again")
     told = command(house, "status").stdout
-    assert re.search(r"k01: (held back|backing off) since 20\S+Z, .*HTTP 4", told), told
+    assert re.search(r"k01: (held back|backing off): since 20\S+Z, .*HTTP 4", told), told
     assert {path.name for path in house.folder.glob("*_RESULT_*.json")} == {"OPENAI_DELEGATION_RESULT_k00.json"}
     server.script()
     judge(house, server, keys)
