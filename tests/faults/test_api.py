@@ -230,7 +230,7 @@ ASKED = {"seconds": {"retry_after": 1.5}, "date": {"retry_after_date": 2.5}, "ab
 @WIRES
 @pytest.mark.parametrize("asked", list(ASKED))
 def test_row_73_rate_limited(house: House, server: Server, wire: str, asked: str) -> None:
-    """A 429 pauses the endpoint, not the queue: nothing leaves before the time asked for (capped), then all, in order."""
+    """A 429 pauses the endpoint, not the queue: nothing leaves before the time asked for (capped), then in order."""
     house.use(server, wire, **SWIFT, retry__after_cap_s=3)
     server.script(post(wire, error="rate_limited", **ASKED[asked]))
     house.up()
