@@ -34,6 +34,14 @@ def place_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def order_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a command that gives an order and then waits for the RESULT."""
+    parser.add_argument("--no-wait", action="store_true", help="do not wait for the RESULT")
+    parser.add_argument("--timeout", metavar="TIME", type=some_seconds, help="how long, in seconds or as 90s, 5m")
+    parser.add_argument("--json", action="store_true", help="print RESULT.json instead of RESULT.md")
+    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+
+
 def place_of(args: argparse.Namespace) -> Place:
     """Return the place that the flags name."""
     return find(args.workspace, args.folder)

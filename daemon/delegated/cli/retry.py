@@ -7,7 +7,7 @@ import sys
 
 from . import exits, report, terminal
 from . import place as places
-from .arguments import place_flags, place_of, some_seconds
+from .arguments import order_flags, place_flags, place_of
 from .place import Absent, Usage
 
 
@@ -15,10 +15,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `retry`."""
     parser.add_argument("id", help="the request's id")
     parser.add_argument("--yes", action="store_true", help="ask again although that may be billed twice")
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for the RESULT")
-    parser.add_argument("--timeout", metavar="TIME", type=some_seconds, help="how long, in seconds or as 90s, 5m")
-    parser.add_argument("--json", action="store_true", help="print RESULT.json instead of RESULT.md")
-    parser.add_argument("-q", "--quiet", action="store_true", help="show no progress")
+    order_flags(parser)
     place_flags(parser)
 
 
