@@ -200,7 +200,8 @@ class House:
     def up(self, *arguments: str) -> Daemon:
         """Start a daemon that has all its imports behind it: on a busy machine they outlast a short deadline."""
         daemon = self.start(*arguments).ready()
-        until(lambda: daemon.has("app.warmed"), what="imports done", pause=0.02)
+        gone = daemon.process.poll  # a run that finds nothing to do leaves without them
+        until(lambda: daemon.has("app.warmed") or gone() is not None, what="imports done", pause=0.02)
         return daemon
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from delegated.cli import exits
 from delegated.disk import Directory
 from delegated.flood import Asked
 from delegated.journal import Journal
-from delegated.record import place_of, unpack
+from delegated.record import pack, place_of, unpack
 from delegated.reply import Reply, Usage
 from delegated.retention import DAY_S, Keeper, Stamp, holding, purge, read_stamp, sweep, trim
 from harness import PREFIX, House, Server, request_text, until
@@ -232,6 +232,17 @@ def test_what_could_not_be_finished_is_gone_on_with(box: Box) -> None:
     assert seen[0] == shard
 
 
+def test_what_was_left_of_a_former_bound_does_not_hold_up_a_later_one(box: Box) -> None:
+    """A run that comes to the end of what an earlier one had begun looks at once whether more is due by now."""
+    job = box.job("a", age=20)
+    shard = max(os.listdir(box.path / "jobs"))
+    bound = NOW - 30 * DAY_S
+    (box.path / "retention").write_bytes(pack({"through": bound - DAY_S, "before": bound, "shard": shard}))
+    box.keep(10)
+    assert box.read(job, "calls/01-first/prompt")[1] == b""
+    assert read_stamp(box.journal.dir).through == NOW - 10 * DAY_S
+
+
 def test_a_step_of_it_is_one_request(box: Box) -> None:
     """However many there are, the daemon waits for one of them at most; what was dealt with is not read again."""
     for number in range(12):
@@ -438,8 +449,6 @@ def test_a_service_drops_what_is_old_by_itself(house: House, server: Server) -> 
 
 def age(journal: Path, *, days: float) -> None:
     """Let everything on record have happened so many days earlier."""
-    from delegated.record import pack
-
     for path in journal.glob("jobs/*/*/r*/**/*"):
         if path.is_file():
             header, body = unpack(path.read_bytes())  # type: ignore[misc]

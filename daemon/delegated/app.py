@@ -216,8 +216,10 @@ class App:
         if first and len(self._ready) == len(self._workers):
             service.ready(f"serving {len(self._workers)} workspace(s)")
             # Once nothing waits for us any more: the first request must not pay for these imports. The process waits
-            # for the thread when it ends: one that was cut off inside a library in C++ would abort it.
-            threading.Thread(target=self._warm, name="warm").start()
+            # for the thread when it ends: one that was cut off inside a library in C++ would abort it. A run that
+            # found nothing to do just leaves.
+            if not (self._ends and all(worker.drained() for worker in self._workers.values())):
+                threading.Thread(target=self._warm, name="warm").start()
 
     def _see_to_comments(self, path: str, config: Config) -> None:
         """Watch the code of a workspace for comments that ask, or no longer."""

@@ -252,7 +252,8 @@ class Keeper:
         whole = await self._journal.run_whole(self._begin)
         try:
             while not whole:
-                whole = await self._journal.run_whole(self._step)
+                # What was taken up earlier may have had an earlier bound: once it is done, a later one may be due.
+                whole = await self._journal.run_whole(self._step) and await self._journal.run_whole(self._begin)
                 if clock() >= until:
                     break
                 if not whole and seconds == math.inf:

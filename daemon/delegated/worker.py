@@ -275,7 +275,7 @@ class Worker:
                         self._keeping = asyncio.create_task(Keeper(session.journal, self._retention_days).run())
                     self._log.info("worker.ready", waiting=len(self._waiting), unfinished=len(self._resume))
             self._act(session, now)
-            if self._stopping or (self._once and self._drained()):
+            if self._stopping or (self._once and self.drained()):
                 if not self._stopping:
                     with suppress(OSError):
                         await Keeper(session.journal, self._retention_days).some(_KEEP_S)
@@ -347,7 +347,8 @@ class Worker:
     def _mine(self, key: str) -> bool:
         return self._only is None or key == self._only
 
-    def _drained(self) -> bool:
+    def drained(self) -> bool:
+        """Say whether nothing waits and nothing is under way."""
         return not (self._waiting or self._beyond or self._jobs or self._resume or self._retries or self._runs)
 
     async def _glance(self, session: Session, rung: Rung) -> Look:
