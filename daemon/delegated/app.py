@@ -18,6 +18,7 @@ import structlog
 
 from delegated import config as configs
 from delegated import logs, outfit, pricing, service
+from delegated.agenda import Settings
 from delegated.answer import Desk
 from delegated.comments import Comments
 from delegated.config import Config
@@ -34,7 +35,7 @@ from delegated.registry import Consent, register
 from delegated.reply import Reply
 from delegated.survey import Survey
 from delegated.tokens import counter
-from delegated.worker import Settings, Worker
+from delegated.worker import Worker
 from delegated.workspace import Workspace
 
 if TYPE_CHECKING:

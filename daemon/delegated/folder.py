@@ -162,6 +162,11 @@ class Bytes:
     sig: Sig
     sure: bool  # the lease said that nobody writes; when False the caller wants two equal stats 2 s apart
 
+    @property
+    def sha256(self) -> str:
+        """Return the hash of the bytes, in hex."""
+        return hashlib.sha256(self.data).hexdigest()
+
 
 class Folder:
     """The open drop folder."""

@@ -193,7 +193,7 @@ MUTATIONS: Final = (
     Mutation(
         "unsecured-request",
         "a REQUEST and its name are synced before its claim",
-        {"worker.py": (("                session.folder.secure(name)\n", "                pass\n"),)},
+        {"intake.py": (("                session.folder.secure(name)\n", "                pass\n"),)},
         "power:one",
     ),
     Mutation(
