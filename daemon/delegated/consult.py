@@ -318,10 +318,13 @@ class Consult:
         course.timings["gather"] = round(time.monotonic() - started, 3)
         course.spend.reopen(call)  # before another model is held against what is left
         if not call.may_be_billed:
-            await journal.run(self._hold_price, turn, call, prompt)
-            if judged and turn.model.wire != "local":
-                mine = prints(request, prompt.context, among or facts.name)
-                await journal.run(self._hold_repeats, call, mine, request, course)
+
+            def hold() -> None:
+                self._hold_price(turn, call, prompt)
+                if judged and turn.model.wire != "local":
+                    self._hold_repeats(call, prints(request, prompt.context, among or facts.name), request, course)
+
+            await journal.run(hold)
         return prompt
 
     def _hold_repeats(self, call: CallRecord, mine: Prints, request: Request, course: Course) -> None:

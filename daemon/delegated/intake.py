@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from delegated import folder as names
@@ -16,13 +17,23 @@ from delegated.agenda import GONE_S, Agenda
 from delegated.calls import JobRecord
 from delegated.errors import RequestError
 from delegated.folder import Bytes, Held
-from delegated.plan import Sig, Waiting
+from delegated.plan import Entry, Sig, Waiting
 from delegated.registry import OLDER, Tracked
 from delegated.request import parse
 from delegated.runner import Runner
 from delegated.running import Running
 from delegated.session import Session
 from delegated.withdrawal import Withdrawal
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a request when it is taken: its bytes, its newest revision, a newer one whose claim is torn."""
+
+    tracked: Tracked
+    got: Bytes | Held
+    latest: JobRecord | None = None
+    lost: int = 0
 
 
 class Intake:
@@ -37,22 +48,10 @@ class Intake:
         """Read a request that seems complete, decide what it is, and run it."""
         entry, rules = wait.entry, self._agenda.settings.rules
         name = entry.name
-        tracked = Tracked()
-
-        def read() -> tuple[Bytes | Held, JobRecord | None]:
-            nonlocal tracked
-            # Before the bytes: what git writes while they are read is seen by the stat after them.
-            tracked = session.consent.repositories.look()
-            got = session.folder.read(name, self._agenda.settings.max_request_bytes)
-            if not isinstance(got, Bytes):
-                return got, None
-            try:
-                return got, session.journal.latest(entry.id)
-            except OSError as error:  # not to be taken for a fault of the request's file
-                raise OSError(errno.EIO, f"the journal cannot be read: {error}") from error
-
+        if entry.kind != "file":
+            return await self._refuse(session, wait, running, f"a {entry.kind}, not a regular file")
         try:
-            got, latest = await session.journal.run(read) if entry.kind == "file" else (None, None)
+            known = await session.journal.run(self._read, session, entry)
         except OSError as error:
             if error.errno not in (errno.EFBIG, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EISDIR):
                 if error.errno == errno.EACCES:
@@ -63,9 +62,7 @@ class Intake:
             limit = f"larger than the limit of {self._agenda.settings.max_request_bytes:,} bytes (`max_request_bytes`)"
             why = limit if error.errno == errno.EFBIG else f"not a regular file ({error.strerror})"
             return await self._refuse(session, wait, running, why)
-        now = time.monotonic()
-        if got is None:
-            return await self._refuse(session, wait, running, f"a {entry.kind}, not a regular file")
+        got, now = known.got, time.monotonic()
         if got is Held.GONE:
             if self._agenda.waiting.get(name) is wait:  # else it came back meanwhile
                 del self._agenda.waiting[name]
@@ -89,22 +86,26 @@ class Intake:
                     self._agenda.log.info("request.draft", name=name)
                     self._agenda.dealt_with(session, name, got.sig)
                     return None
-        if tracked.busy:
-            return self._agenda.put_off(wait, "busy", why=f"git is changing this repository: {tracked.busy}")
-        return await self._claim(session, wait, got, latest, running, tracked)
+        if known.tracked.busy:
+            return self._agenda.put_off(wait, "busy", why=f"git is changing this repository: {known.tracked.busy}")
+        return await self._claim(session, entry, got, known, running)
 
-    async def _claim(
-        self,
-        session: Session,
-        wait: Waiting,
-        got: Bytes,
-        latest: JobRecord | None,
-        running: Running,
-        tracked: Tracked,
-    ) -> None:
-        entry = wait.entry
+    def _read(self, session: Session, entry: Entry) -> _Known:
+        # Before the bytes: what git writes while they are read is seen by the stat after them.
+        tracked = session.consent.repositories.look()
+        got = session.folder.read(entry.name, self._agenda.settings.max_request_bytes)
+        if not isinstance(got, Bytes):
+            return _Known(tracked, got)
+        try:
+            latest = session.journal.latest(entry.id)
+            lost = session.journal.torn_above(entry.id, latest.claim.revision if latest else 0)
+        except OSError as error:  # not to be taken for a fault of the request's file
+            raise OSError(errno.EIO, f"the journal cannot be read: {error}") from error
+        return _Known(tracked, got, latest, lost)
+
+    async def _claim(self, session: Session, entry: Entry, got: Bytes, known: _Known, running: Running) -> None:
         name, key = entry.name, entry.id
-        journal = session.journal
+        journal, latest, lost = session.journal, known.latest, known.lost
         revision = 1
         if latest is None:
             about = session.answered(key)
@@ -131,15 +132,14 @@ class Intake:
                 await journal.run(session.note_end, latest, "superseded")
             elif done.status == "superseded":
                 pass  # it was never answered, so there is nothing to keep, and the same bytes are still to be asked
-            elif same and not await journal.run(journal.torn_above, key, claim.revision):
+            elif same and not lost:
                 return self._agenda.settled(session, name, key, got.sig)
             elif not same and self._agenda.settings.on_edit == "keep":
                 await journal.run(session.note_kept, latest)
                 return self._agenda.settled(session, name, key, got.sig)
-        why = session.consent.why_not(name, key, got.sig, got.sha256, tracked)
+        why = session.consent.why_not(name, key, got.sig, got.sha256, known.tracked)
         if why:
             return self._agenda.leave_alone(session, name, got.sig, why)
-        lost = await journal.run(journal.torn_above, key, latest.claim.revision if latest else 0)
         if lost:  # its claim is damaged: what was asked then counts, unless it was about other bytes
             same = await journal.run(journal.is_about, key, lost, got.sha256)
             revision = lost if same else lost + 1

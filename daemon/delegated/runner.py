@@ -128,8 +128,7 @@ class Runner:
                 raise OSError(errno.ENOENT, "the folder went away; the answer is in the journal that went with it")
             try:
                 whole = replace(result, warnings=(*result.warnings, *session.siblings(record)))
-                await session.journal.run_whole(session.publish, record, whole)
-                await session.journal.run(session.note_end, record, result.status)
+                await session.journal.run_whole(self._put_out, session, record, whole)
                 break
             except OSError as error:
                 # The answer is in the journal; it comes out as soon as the disk allows.
@@ -149,6 +148,10 @@ class Runner:
             cost_usd=result.cost_usd,
             seconds=round(self._agenda.wall() - claim.at, 3),
         )
+
+    def _put_out(self, session: Session, record: JobRecord, result: Result) -> None:
+        session.publish(record, result)
+        session.note_end(record, result.status)
 
     async def _forget(self, session: Session, record: JobRecord) -> None:
         """Keep only the hashes of what was sent, where nothing more is to be kept of a settled request."""

@@ -66,24 +66,30 @@ class Budgeted:
         return reply
 
     async def _reserve(self, prompt: Prompt, log: CallLog) -> None:
-        bound = await self._run(self._bound, prompt)
         left = _left(log)
-        if bound is None:
+        budgets = () if left else self._budgets
+
+        def first() -> tuple[Charge, Overrun | None] | None:
+            bound = self._bound(prompt)
+            if bound is None:
+                return None
+            charge = Charge(log.call_id, self._workspace, self.endpoint, self.name, bound)
+            return charge, self._ledger().reserve(charge, budgets)
+
+        reserved: tuple[Charge, Overrun | None] | None = await self._run(first)
+        if reserved is None:
             if left:
                 return
             raise Refused("unknown_price", f"the price of {self.name} is not known, so no budget can be held")
-        charge = Charge(log.call_id, self._workspace, self.endpoint, self.name, bound)
-        ledger: Ledger = await self._run(self._ledger)
-        while True:
-            overrun: Overrun | None = await self._run(ledger.reserve, charge, () if left else self._budgets)
-            if overrun is None:
-                log.held = None
-                return
+        charge, overrun = reserved
+        while overrun is not None:
             if not self._wait:
                 raise Refused("over_budget", str(overrun))
             log.held = Unavailable("over_budget", str(overrun))
             log.phase("held back", str(overrun))
             await asyncio.sleep(min(max(overrun.again_at - self._wall(), 0.05), _LOOK_S))
+            overrun = await self._run(self._ledger().reserve, charge, budgets)
+        log.held = None
 
     async def _note(self, function: Callable[..., None], *args: Any) -> None:
         """Write down what became of a call. A ledger that cannot be written leaves it at the most that it can be."""
