@@ -233,6 +233,7 @@ class _Names:
             return f"tmp({self._temps.get(path, '')})"
         inside = path[len(self._root) :].rpartition("openai_delegations/")[2]
         inside = re.sub(r"^\.delegated/jobs/\w\w/[^/]+/r(\d+)/(calls/)?", r"r\1/", inside)
+        inside = re.sub(r"[0-9a-f]{32}\.json(\.\d+\.[0-9a-f]{8})?$", r"workspace.json", inside)  # each life has its own
         return re.sub(r"^\.delegated/jobs/\w\w(?=/|$)", "jobs/xx", inside) or "."
 
     def _read(self, address: int, size: int) -> bytes:
