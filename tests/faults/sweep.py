@@ -8,6 +8,7 @@ every point of its own, and a third has to finish.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import shutil
@@ -19,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from answers import GUARDED
+from delegated.folder import PREFIX, Folder
+from delegated.outcomes import Outcomes
 from delegated.record import pack, unpack
 from faults import nursery
 from faults.judging import left_over, results, torn, unsettled
 from faults.tracer import Trail, calls
-from harness import House, until
+from harness import House, request_text, until
 
 KEY = "one"
 MALFORMED = {"match": {"path": "/v1/responses", "method": "POST"}, "do": {"text": "I think it is the division."}}
@@ -40,6 +43,12 @@ class Scene:
     rules: tuple[dict[str, Any], ...] = ()
     calls: int = 1
     statuses: tuple[str, ...] = ("answered",)
+    again: bool = False  # it was answered before, somebody said how that turned out, and now it is edited
+
+    @property
+    def text(self) -> str:
+        """Return the REQUEST that is dropped."""
+        return request_text("it fails otherwise" if self.again else "it divides by zero")
 
 
 SCENES = {
@@ -49,6 +58,7 @@ SCENES = {
     "patch": Scene(rules=(EDITED,)),
     "chat-unstored": Scene("chat", "false", statuses=("answered", "uncertain")),
     "messages": Scene("messages", statuses=("answered", "uncertain")),
+    "outcome": Scene(calls=2, again=True),
 }
 
 
@@ -87,6 +97,10 @@ class Ground:
             "DELEGATED_DEADLINE_S": "30",
             "DELEGATED_SETTLE_MS": "10",
         }
+        if scene.again:
+            self.house.drop(KEY, request_text("it divides by zero"))
+            assert self.recover() == 0, self.log.read_text()
+            (self.house.folder / f"{PREFIX}OUTCOME_{KEY}.yaml").write_text("outcome: fixed\n")
         self.save("start")
 
     def _serve(self) -> None:
@@ -129,9 +143,9 @@ class Ground:
         life = self._traced(victim=victim, after=after)
         until(lambda: life.over() or b'"worker.ready"' in self.log.read_bytes(), what="ready", pause=0.003)
         if not life.over():
-            self.house.drop(KEY)
+            self.house.drop(KEY, self.scene.text)
             folder = self.house.folder
-            settled = lambda: self.house.has_result(KEY) and not unsettled(folder) and not left_over(folder)  # noqa: E731
+            settled = lambda: self._stands() and not unsettled(folder) and not left_over(folder)  # noqa: E731
             until(lambda: life.over() or settled(), what=f"settled or killed at {victim}", pause=0.003)
         if not life.over():
             try:
@@ -139,9 +153,18 @@ class Ground:
             except ProcessLookupError:
                 pass
         trail = life.end()
-        if not self.house.request(KEY).exists():  # killed before it was ready: dropped all the same
-            self.house.drop(KEY)
+        request = self.house.request(KEY)
+        if not request.exists() or request.read_text() != self.scene.text:  # killed before: dropped all the same
+            self.house.drop(KEY, self.scene.text)
         return trail
+
+    def _stands(self) -> bool:
+        """Say whether the RESULT of the REQUEST that was dropped stands."""
+        try:
+            result = json.loads((self.house.folder / f"{PREFIX}RESULT_{KEY}.json").read_bytes())
+        except FileNotFoundError:
+            return False
+        return result["request"]["revision"] == 1 + self.scene.again
 
     def later(self) -> None:
         """Let an hour pass for what was sent: every call's deadline is over, so that a look-up need not wait for it."""
@@ -192,6 +215,10 @@ class Ground:
             ended = result["status"]
             if ended not in self.scene.statuses:
                 breaches.append(f"it ended as {ended}: {result.get('error')}")
+            if not self._stands():
+                breaches.append(f"the RESULT is about {result.get('request')}")
+        if self.scene.again:
+            breaches += self._outcome()
         breaches += [f"not settled: {name}" for name in unsettled(folder)]
         breaches += [f"left over: {name}" for name in left_over(folder)]
         bills = Counter(bill["call"] or "?" for bill in self.provider.bills())
@@ -199,6 +226,20 @@ class Ground:
         if bills.total() > self.scene.calls:
             breaches.append(f"{bills.total()} bills for {self.scene.calls} call(s)")
         return ended, breaches
+
+    def _outcome(self) -> list[str]:
+        """Say where what somebody said of the former RESULT is not kept with it, or does not count once."""
+        folder = Folder(str(self.house.folder), create=False)
+        try:
+            outcomes = Outcomes(folder)
+            outcomes.see([KEY], full=True)
+        finally:
+            folder.close()
+        words = [one.word for one in outcomes.judged]
+        breaches = [] if words == ["fixed"] else [f"of one outcome there count {words}"]
+        if (self.house.folder / f"{PREFIX}OUTCOME_{KEY}.yaml").exists():
+            breaches.append("an OUTCOME about the former RESULT lies beside the new one")
+        return breaches
 
 
 class Sweep:

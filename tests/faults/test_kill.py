@@ -50,7 +50,7 @@ def test_row_3_killed_at_the_instant_of_a_bill_that_nobody_can_look_up(house: Ho
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scene", ["responses", "chat", "repair", "patch", "chat-unstored"])
+@pytest.mark.parametrize("scene", ["responses", "chat", "repair", "patch", "chat-unstored", "outcome"])
 def test_row_1_killed_at_every_system_call(scene: str, tmp_path: Path) -> None:
     """Wherever a job is killed, the next life ends it, billed once; here a part of the points, chosen by chance."""
     long_form(tmp_path, "sweep", "--wire", scene, "--sample", "40", "--seed", "1")
