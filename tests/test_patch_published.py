@@ -10,11 +10,17 @@ from typing import Any
 
 import pytest
 
+from agent_payloads import prompt, transcript
 from answers import GUARDED, answer, fix
 from delegated.cli import exits
+from delegated.cli.digest import digest
+from delegated.cli.place import Place
+from delegated.cli.report import patch_command
 from faults.judging import torn
 from harness import BUG, House, Server, until
+from test_agent_hooks import hook, told
 from test_cli_folder import run
+from test_mcp import Client
 from test_restart import killed_before, records
 
 RAISING = Path(__file__).parent / "security" / "raising"
@@ -71,6 +77,46 @@ def test_the_fixes_come_as_a_patch_that_git_takes(asked: House) -> None:
     assert (asked.workspace / "app.py").read_text() == AFTER
     assert run(asked, "outcome", "one", "wrong")[0] == exits.OK
     assert "apply" not in run(asked, "show", "one")[2], "who tried it is not told to try it"
+
+
+def test_whoever_is_told_of_the_answer_is_told_how_to_apply_its_patch(asked: House) -> None:
+    """A person by `show`, an agent by MCP and by its hook: one line that tries the patch, then applies it."""
+    asked.up()
+    asked.drop("one")
+    settled(asked, "one")
+    client = Client(asked)
+    try:
+        answer = client.text("wait", id="one")
+    finally:
+        client.close()
+    edited = transcript("claude", Path(asked.env["HOME"]), asked.workspace)
+    words = told("claude", hook(asked, "claude", prompt("claude", asked.workspace, transcript=str(edited))))
+    key = next(path.stem for path in asked.folder.glob("*RESULT*.patch") if path.stem != patch_of(asked, "one").stem)
+    other = patch_of(asked, key.rpartition("RESULT_")[2])
+    for said, patch, there in (
+        (run(asked, "show", "one")[2], patch_of(asked, "one"), ""),
+        (answer, patch_of(asked, "one"), ""),
+        (words, other, f" -C '{asked.workspace}'"),  # the hook is called from elsewhere
+    ):
+        line = f"git{there} apply --check '{patch}' && git{there} apply '{patch}'"
+        assert said.count(line) == 1, said
+    subprocess.run(["sh", "-c", line], cwd=asked.outside, check=True, timeout=30)
+    assert (asked.workspace / "app.py").read_text() == AFTER
+
+
+def test_no_command_for_a_patch_can_drive_a_terminal_or_end_its_line(tmp_path: Path) -> None:
+    """Where the workspace's own name holds an escape sequence or a line end, the line is still one and harmless."""
+    workspace = tmp_path / "a\x1b[2J\nb"
+    workspace.mkdir()
+    place = Place(str(workspace), str(workspace))
+    result = {"status": "answered", "patch": {"name": "x"}}
+    assert patch_command(place, "one", result) == "", "none stands there"
+    Path(place.path("OPENAI_DELEGATION_RESULT_one.patch")).write_text("")
+    said = patch_command(place, "one", result)
+    assert said.startswith("git -C ")
+    assert said.isprintable()
+    assert patch_command(place, "one", result | {"patch": None}) == ""
+    assert said in digest(result, "one", "/r", "", said)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from delegated.markdown import clean, fence, line, prose
+from delegated.markdown import clean, fence, line, prose, span
 
 MOST: Final = 8_000  # characters: a host gives no more room
 _CAUSE, _WHY, _FIX, _CHANGES = 1_800, 1_200, 600, 2_400
@@ -15,8 +15,10 @@ def outline(text: str) -> str:
     return _cut(clean(text), MOST)
 
 
-def digest(result: dict[str, Any], key: str, path: str, flags: str) -> str:
-    """Say what RESULT.json says. `path` is that of RESULT.md, `flags` lead a command to its folder."""
+def digest(result: dict[str, Any], key: str, path: str, flags: str, patch: str = "") -> str:
+    """Say what RESULT.json says. `path` is that of RESULT.md, `flags` lead a command to its folder, `patch` is the
+    command that applies the patch beside it, "" when there is none.
+    """
     status = _text(result, "status") or "unreadable"
     whole = f"The whole RESULT: {path} (`delegate show {key}{flags}`)"
     if status != "answered":
@@ -34,7 +36,8 @@ def digest(result: dict[str, Any], key: str, path: str, flags: str) -> str:
     needed = result.get("files_needed")
     if isinstance(needed, list) and needed:
         parts.append("It needs to see: " + ", ".join(line(str(each), 200) for each in needed[:10]))
-    return _cut(clean("\n\n".join(parts)), MOST - len(whole) - 2) + "\n\n" + clean(whole)
+    end = f"{whole}\n\nThe fixes that hold, as a patch: {span(patch)}" if patch else whole
+    return _cut(clean("\n\n".join(parts)), MOST - len(end) - 2) + "\n\n" + clean(end)
 
 
 def _verdict(result: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from delegated.agents import TITLES, hosts, said, transcript
 from delegated.errors import OperatorError
 from delegated.request import Request
 
-from . import asking, owed
+from . import asking, owed, report
 from . import place as places
 from .digest import digest, outline
 from .evidence import files_in, tail_of
@@ -147,7 +147,8 @@ def _told(place: Place, key: str, until: float) -> str:
         if not _work(place, other, until):
             return _late(place, other)
         key, result = other, places.read_result(place, other) or {}
-    return said.harmless(digest(result, key, place.path(drop.result_name(key, "md")), place.flags()))
+    page, patch = place.path(drop.result_name(key, "md")), report.patch_command(place, key, result)
+    return said.harmless(digest(result, key, page, place.flags(), patch))
 
 
 def _late(place: Place, key: str) -> str:

@@ -220,9 +220,10 @@ class Tools:
             page = f"{page[:_MOST_TEXT].rstrip()}\n\n… cut here; the rest stands in {path}"
         about = summary(place, places.Row(key, "settled", 0.0), "")
         facts = {name: about[name] for name in ("id", "status", "verdict", "confidence")} | {"path": path}
-        after = report.next_command(result, key)
+        patch, after = report.patch_command(place, key, result), report.next_command(result, key)
+        more = f"\nThe fixes that hold, as a patch: {patch}" if patch else ""
         # It may bill again, so it is for a person to say.
-        more = f"\nA person can run: {after}" if after else ""
+        more += f"\nA person can run: {after}" if after else ""
         return Answer(f"{_CLAIMS}\n\n{page}{more}", facts, error=facts["status"] in _ERRORS)
 
     def _list(self, given: dict[str, Any], call: Call) -> Answer:

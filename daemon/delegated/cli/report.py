@@ -70,11 +70,10 @@ def show(place: Place, key: str, *, as_json: bool = False, quiet: bool = False) 
     if quiet:
         return exits.for_status(status)
     terminal.say(f"{key}: {status}; {place.path(drop.result_name(key, 'md'))}")
-    patch = place.path(drop.result_name(key, "patch"))
     judged = said(place, key, result) if status == "answered" else ("", "")
-    if not judged[0] and result.get("patch") and os.path.isfile(patch) and not os.path.islink(patch):
-        at = "" if os.getcwd() == place.workspace else f" -C {shlex.quote(place.workspace)}"
-        terminal.next_step(f"git{at} apply {shlex.quote(patch)}")
+    patch = "" if judged[0] else patch_command(place, key, result)
+    if patch:
+        terminal.next_step(patch)
     after = next_command(result, key)
     if status == "answered":
         _judge(place, key, *judged)
@@ -110,6 +109,16 @@ def next_command(result: dict[str, Any], key: str) -> str:
         agreed = " --yes" if status == "uncertain" and not terminal.is_terminal(sys.stdin) else ""
         return f"delegate retry {key}{agreed}"
     return ""
+
+
+def patch_command(place: Place, key: str, result: dict[str, Any]) -> str:
+    """Return the line, cleaned, that tries the patch beside a RESULT and then applies it, "" when there is none."""
+    patch = place.path(drop.result_name(key, "patch"))
+    if not result.get("patch") or os.path.islink(patch) or not os.path.isfile(patch):
+        return ""
+    at = "" if os.getcwd() == place.workspace else f" -C {shlex.quote(place.workspace)}"
+    file = shlex.quote(patch)
+    return " ".join(terminal.clean(f"git{at} apply --check {file} && git{at} apply {file}").split())
 
 
 def _brief(result: dict[str, Any]) -> str:
