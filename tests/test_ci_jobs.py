@@ -17,7 +17,9 @@ import yaml
 from ci_runner import ACTION, ROOT, TEMPLATE, GitHub, gitlab
 from delegated.cli import exits, full_parser
 from delegated.cli.ci import code_of
-from delegated.cli.ci_report import Ending
+from delegated.cli.ci_report import Ending, report
+from delegated.cli.failure import ci_of
+from delegated.cli.place import Place
 from delegated.request import parse
 from harness import PREFIX, TRACE, House, Server
 from test_ci import check_sarif
@@ -131,6 +133,35 @@ def test_a_failure_is_asked_about_once(github: GitHub, server: Server, need: Cal
     assert second.commands == first.commands
     assert "nothing was asked" in second.summary
     assert requests(house) == []
+
+
+def test_no_report_is_written_through_a_link(
+    house: House, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pull request can bring a link under the name of a report: what it leads to stays, and a line says why."""
+    monkeypatch.chdir(house.workspace)
+    monkeypatch.delenv("GITHUB_OUTPUT", raising=False)
+    place = Place(str(house.workspace), str(house.folder))
+    target = house.outside / "authorized_keys"
+    target.write_text("mine")
+    Path("linked.json").symlink_to(target)
+    Path("dangling.json").symlink_to(house.outside / "new")
+    os.mkfifo("pipe.json")
+    Path("former.json").write_text("x" * 100_000)
+    for name in ("linked.json", "dangling.json", "pipe.json", "former.json", "nowhere/x.json"):
+        report(place, place.workspace, ci_of({}), Ending("k", SURE), sarif_path=name, quality_path=f"quality-{name}")
+    told = capsys.readouterr().err
+    assert [name for name in ("linked", "dangling", "pipe") if f"{name}.json is not written: a link" in told] == [
+        "linked",
+        "dangling",
+        "pipe",
+    ]
+    assert "nowhere/x.json cannot be written: No such file" in told
+    assert target.read_text() == "mine"
+    assert not (house.outside / "new").exists()
+    check_sarif(json.loads(Path("former.json").read_text()))
+    assert json.loads(Path("quality-linked.json").read_text()) == []
+    assert not list(house.workspace.glob("*.tmp"))
 
 
 def test_without_a_key_nothing_happens(github: GitHub, server: Server) -> None:

@@ -39,6 +39,27 @@ def make_private(path: str) -> None:
             os.mkdir(path, 0o700)
 
 
+def put(path: str, data: bytes, mode: int | None = None) -> None:
+    """Give a path a file of these bytes, whole or not at all: somebody may read it at this moment. Raises `OSError`.
+
+    What has the name is replaced, also a link; `mode` is what the umask leaves when it is not given.
+    """
+    temp = f"{path}.{os.getpid()}.tmp"
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o666)
+    try:
+        with open(fd, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        if mode is not None:
+            os.chmod(temp, mode)
+        os.replace(temp, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temp)
+        raise
+
+
 class Directory:
     """An open directory. It stays the same directory when its path is renamed, replaced or mounted over.
 

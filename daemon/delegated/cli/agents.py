@@ -15,6 +15,7 @@ from typing import Any, Final
 from delegated.agents import NAMES, TITLES, merging, texts
 from delegated.agents.merging import Foreign, Linked, Note
 from delegated.agents.texts import File
+from delegated.disk import put
 
 from . import exits, terminal
 from .place import MARK, Place
@@ -140,26 +141,8 @@ def _write(workspace: str, change: Change) -> list[str]:
         parent = os.path.dirname(parent)
     os.makedirs(os.path.dirname(full), exist_ok=True)
     mode = stat.S_IMODE(os.stat(full).st_mode) if change.before is not None else None
-    _replace(full, change.after, mode)
+    put(full, change.after, mode)
     return made
-
-
-def _replace(path: str, data: bytes, mode: int | None) -> None:
-    """Write a file whole or not at all: an agent may read it at this moment."""
-    temp = f"{path}.{os.getpid()}.tmp"
-    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
-    try:
-        with open(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        if mode is not None:
-            os.chmod(temp, mode)
-        os.replace(temp, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temp)
-        raise
 
 
 def _words(change: Change) -> str:
@@ -225,4 +208,4 @@ def _write_notes(workspace: str, notes: dict[str, Note], directories: list[str])
     data = json.dumps({"schema": _SCHEMA, "files": files, "directories": sorted(left)}, indent=1) + "\n"
     if _read(workspace, _NOTES) != data.encode():
         os.makedirs(os.path.dirname(full), exist_ok=True)
-        _replace(full, data.encode(), None)
+        put(full, data.encode())

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from delegated import folder as drop
+from delegated.disk import put
 
 from . import exits, scans, terminal, workflow
 from . import place as places
@@ -134,11 +135,14 @@ def _append(variable: str, text: str) -> None:
 
 
 def _write(path: str, value: Any) -> bool:
+    """Write a report; the checkout, whoever's it is, does not choose where: no link that has its name is followed."""
     if not path:
         return False
     try:
-        with open(path, "w", encoding="utf-8", newline="\n") as file:
-            file.write(json.dumps(value, indent=2) + "\n")
+        if os.path.lexists(path) and (os.path.islink(path) or not os.path.isfile(path)):
+            terminal.warn(f"{path} is not written: a link or something else that is no file has that name")
+            return False
+        put(path, (json.dumps(value, indent=2) + "\n").encode())
     except OSError as error:
         terminal.warn(f"{path} cannot be written: {error.strerror}")
         return False
