@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from harness import House, Server, request_text, until
+from answers import GUARDED
+from harness import BUG, House, Server, request_text, until
 from test_comparison import DIVIDES, EMPTY, of
 from test_receipt import verified
 from test_rounds import answer, sent, words
 
+LINE = "return sum(item.price for item in items) / len(items)"
 POST = {"method": "POST", "path": "/v1/responses"}
 WEAK = answer("inconclusive", cause="something with items", quote=("app.py", "not a line of it"))
 
@@ -39,6 +41,44 @@ def test_a_critic_is_asked_where_the_confidence_is_low(house: House, server: Ser
     said = words(server, 2)
     assert "Attack that answer" in said
     assert "something with items" in said[said.index("<answer>") : said.index("</answer>")]
+    verified(house)
+
+
+def twice(house: House, server: Server, *further: dict[str, Any]) -> None:
+    """Let the line to edit stand once in what is sent of a long file, and twice in the whole."""
+    rest = "".join(f"def f{number}(items):\n    return {number} * len(items)\n\n\n" for number in range(2_000))
+    (house.workspace / "app.py").write_text(f"{BUG}\n\n{rest}def mean(items):\n    {LINE}\n")
+    house.use(server, retry_below=0.9, ladder="critic", find_files=0, max_input_tokens=9_000)
+    server.script({"match": POST, "do": {"answer": GUARDED}}, *further)
+
+
+def test_what_the_ladder_compares_is_the_confidence_that_the_result_shows(house: House, server: Server) -> None:
+    """An edit that applies to what was sent, but not to the whole file, makes an answer less sure before that."""
+    twice(house, server, {"match": POST, "at": 2, "do": {"answer": DIVIDES}})
+    house.up()
+    house.drop("a")
+    result = house.result("a")
+    assert [call["call"] for call in result["egress"]] == ["01-first", "10-critic"]
+    (first, critic) = result["comparison"]["opinions"]
+    (part,) = (each for each in first["analysis"]["confidence"]["parts"] if each["name"] == "edits")
+    assert part["score"] == 0, "as it would stand in the RESULT"
+    assert first["analysis"]["confidence"]["score"] < 0.9 <= critic["analysis"]["confidence"]["score"]
+
+
+@pytest.mark.slow
+def test_a_step_that_was_begun_is_gone_on_with_whatever_the_files_are_now(house: House, server: Server) -> None:
+    """What made the answer unsure is gone after the kill; the critic was asked all the same, and its answer counts."""
+    twice(house, server, {"match": POST, "at": 2, "do": {"answer": DIVIDES, "run": 2}})
+    daemon = house.up()
+    house.drop("a")
+    until(lambda: len(server.bills()) == 2, what="the critic is asked")
+    daemon.kill()
+    (house.workspace / "app.py").write_text(BUG)
+    house.up()
+    result = house.result("a")
+    assert [each["status"] for each in result["comparison"]["opinions"]] == ["answered", "answered"]
+    assert result["comparison"]["opinions"][0]["analysis"]["confidence"]["score"] >= 0.9
+    assert len(server.bills()) == 2
     verified(house)
 
 

@@ -21,7 +21,7 @@ from delegated import prompt as prompts
 from delegated.analysis import Analysis
 from delegated.calls import JobRecord
 from delegated.comparison import compare
-from delegated.consult import Answered, Begun, Consult, Course, Over
+from delegated.consult import Answered, Begun, Consult, Course, Over, steps_begun
 from delegated.errors import Refused, RequestError
 from delegated.gather import Gatherer, asked
 from delegated.job import CallState
@@ -148,8 +148,11 @@ class Desk:
         model = await self._find(models[0], record, request, course)
         answered = await self._consult.finish(await self._consult.begin(record, request, model, progress, course))
         result = self._result(course, "answered", read=answered.read)
-        if self._limits.retry_below > answered.read.confidence.score and not answered.reply.simulated:
-            result = await self._climbed(answered, course)
+        if self._limits.retry_below and not answered.reply.simulated:
+            answered = await self._tested(answered)
+            reached = await record.journal.run(steps_begun, record)
+            if reached or self._limits.retry_below > answered.read.confidence.score:
+                result = await self._climbed(answered, course, reached)
         await record.journal.run(self._receive_rest, record, course)
         return replace(result, egress=tuple(course.egress))
 
@@ -217,15 +220,26 @@ class Desk:
         finally:
             several.end(place)
 
-    async def _climbed(self, first: Answered, course: Course) -> Result:
-        """Take the steps of the ladder until one is sure enough. What each said is laid beside the others."""
+    async def _tested(self, answered: Answered) -> Answered:
+        """Give an answer the confidence that a RESULT would show: what its edits make of the files is a part of it."""
+        course = answered.turn.course
+        bare = Result("answered", course.ref, "", analysis=answered.read)
+        shown = (await answered.turn.record.journal.run(self._veiled, bare)).analysis
+        return replace(answered, read=replace(answered.read, confidence=shown.confidence)) if shown else answered
+
+    async def _climbed(self, first: Answered, course: Course, reached: int) -> Result:
+        """Take the steps of the ladder until one is sure enough. What each said is laid beside the others.
+
+        The first `reached` were begun in an earlier life: the files may be others now, but these steps were decided on.
+        """
         name = course.model
         replies = {name: first.reply}
         opinions = [opinion(replace(course, model=name), first.read)]
         comparison, shown = compare(opinions)
         last = first
         for place, step in enumerate(self._limits.ladder[:_STEPS], 1):
-            if shown is not None and shown.confidence.score >= self._limits.retry_below:
+            sure = shown is not None and shown.confidence.score >= self._limits.retry_below
+            if sure and place > reached:
                 break
             label = {"context": f"{name}, with more files", "critic": f"{name}, as a critic"}.get(step, step)
             cost, took = course.cost_usd, sum(course.timings.values())
@@ -234,7 +248,7 @@ class Desk:
                 if answered is None:
                     course.warnings.append("more files were to be sent, as the confidence was low; none were found")
                     continue
-                last = answered
+                last = answered = await self._tested(answered)
                 replies[label] = answered.reply
                 end: Analysis | Over = answered.read
             except Over as over:

@@ -506,6 +506,12 @@ class Consult:
         return of_sends(call.name, prompt, sendings(call.departures), tokens=tokens)
 
 
+def steps_begun(record: JobRecord) -> int:
+    """Return how many steps of the ladder a job has gone, skipped ones included, as its calls are named. Blocking."""
+    begun = (int(name[:2]) for name in record.call_names() if name[3:] in ("first", "wider", "critic"))
+    return max((number - 1) // _PLACES for number in (1, *begun))
+
+
 def _adds(made: Prompt, former: Prompt) -> bool:
     """Say whether a prompt sends lines that the one before did not."""
     known = {(each.path, each.start_line, each.end_line) for each in former.context.excerpts}
