@@ -402,6 +402,29 @@ def test_an_embedded_name_that_is_hostile_never_leaves_the_listing(root: Path, s
     assert len(space.gather(["*.py"]).files) == 0
 
 
+def test_a_glob_says_what_it_leaves_out_for_its_name(root: Path, space: Workspace) -> None:
+    """As for a file that is named; a directory of such a name stands for what lies below it, where the glob reaches."""
+    for name in (
+        "src/a\x1b[2J.py",
+        "src/\u202eb.py",
+        "src/new\nline/x.py",
+        "src/c\x07.txt",
+        "src/.env\x01",
+        "d\x08/x.py",
+    ):
+        write(root / name, "x")
+    write(root / ".gitignore", "*\x07*\n")
+    found = space.gather(["src/**/*.py", "src/*"])
+    assert {(each.path, each.reason) for each in found.omitted} == {
+        (r"src/a\x1b[2J.py", "the path holds a control character"),
+        (r"src/\u202eb.py", "the path holds an invisible character"),
+        (r"src/new\nline", "the path holds a control character"),
+    }
+    assert len(found.files) == 3
+    assert [each.path for each in space.gather(["*.py"]).omitted] == ["*.py"], "nothing of these is at the root"
+    assert {each.path for each in space.gather(["**"]).omitted} > {r"d\x08", r"src/new\nline"}
+
+
 def test_a_huge_tree_is_read_to_a_bound_and_level_by_level(root: Path) -> None:
     for number in range(100):
         write(root / f"data/deep/deeper/{number}.py", "x")

@@ -35,6 +35,12 @@ class Glob:
         """Say whether the pattern means the path made of `parts`."""
         return _match(self.segments, parts)
 
+    def below(self, parts: Sequence[str]) -> bool:
+        """Say whether the pattern may mean something below the directory made of `parts`."""
+        return any(_match(self.segments[:number], parts) for number in range(1, len(self.segments))) or (
+            self.segments[-1] is _ANY and _match(self.segments, parts)
+        )
+
 
 def glob(pattern: str) -> Glob:
     """Read a glob; never raises. One that is too long matches nothing."""

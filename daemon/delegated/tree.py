@@ -99,6 +99,7 @@ class Tree:
         self.warnings: list[str] = []
         self.env_files: tuple[str, ...] | None = None  # known once all was walked through
         self.directories: list[tuple[str, ...]] = []  # that were walked through, once something was
+        self._unsound: list[tuple[tuple[str, ...], bool]] = []  # not given for their names; directories?
 
     def source(self, path: str, why: str, limit: int) -> SourceFile | Omitted:
         """Read a path as a person wrote it."""
@@ -125,12 +126,18 @@ class Tree:
         return SourceFile("/".join(parts), text, hashlib.sha256(data).hexdigest(), len(data), full)
 
     def matching(self, pattern: str) -> list[str]:
-        """Return the files that a glob means; none for a plain path, or for a file whose name looks like a glob."""
+        """Return the files that a glob means; none for a plain path, or for a file whose name looks like a glob.
+
+        Last come names that nobody can write in a request, also those of directories that it reaches below: `source`
+        says of each why it is not read.
+        """
         parts = paths.split(pattern)
         if isinstance(parts, str) or not globs.is_glob(pattern) or not self._look(parts):
             return []
         glob = globs.glob("/".join(parts))
-        return [file for file in self.files if glob.match(file.split("/"))]
+        found = [file for file in self.files if glob.match(file.split("/"))]
+        meant = ("/".join(path) for path, below in self._unsound if (glob.below if below else glob.match)(path))
+        return [*found, *sorted(meant)]
 
     def inside(self, path: str) -> str:
         """Cut the root off an absolute path below it, as text; "" for any other. What is left is checked on reading."""
@@ -163,6 +170,8 @@ class Tree:
             if rules := self._ignore_rules(parts[:depth]):
                 levels = (*levels, (depth, rules))
             if not _listed(levels, parts[: depth + 1], directory=depth + 1 < len(parts)):
+                return None
+            if not paths.is_sound(parts[depth]):
                 return None
         directory = self._directory(parts[:-1])
         if isinstance(directory, str):
@@ -309,7 +318,7 @@ class Tree:
         """Yield what a glob may give, level by level, so that one huge directory does not hide the others."""
         seen = 0
         env_files: list[str] = []
-        self.directories = []
+        self.directories, self._unsound = [], []
         waiting: deque[tuple[tuple[str, ...], _Levels]] = deque([((), ())])
         while waiting:
             parts, levels = waiting.popleft()
@@ -336,7 +345,9 @@ class Tree:
                     env_files.append("/".join(path))
                 if not _listed(levels, path, directory=is_directory):
                     continue
-                if is_directory:
+                if not paths.is_sound(name):
+                    self._unsound.append((path, is_directory))
+                elif is_directory:
                     waiting.append((path, levels))
                 else:
                     yield "/".join(path), entry
@@ -355,11 +366,11 @@ _Levels = tuple[tuple[int, Sequence[globs.Rule]], ...]
 
 
 def _listed(levels: _Levels, path: tuple[str, ...], *, directory: bool) -> bool:
-    """Say whether a glob may give a file, or what lies below a directory, by its name alone."""
+    """Say whether a glob may give a file, or what lies below a directory, as far as its name can be in a path."""
     name = path[-1]
     if (name in VENDORED or len(path) >= MAX_DEPTH) if directory else GENERATED.fullmatch(name):
         return False
-    if not paths.is_sound(name) or forbidden("/".join(path)):
+    if forbidden("/".join(path)):
         return False
     return not globs.ignored(levels, path, directory=directory)
 

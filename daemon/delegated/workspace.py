@@ -91,7 +91,7 @@ class Workspace:
                     if path in files or path in omitted:
                         continue
                     if size > self._bounds.total:
-                        omitted[path] = Omitted(path, f"not read: the files before it hold {size:,} bytes")
+                        omitted[path] = Omitted(paths.shown(path), f"not read: the files before it hold {size:,} bytes")
                         continue
                     why = f"matches `{paths.shown(pattern)}`" if matches else "named by the request"
                     found = tree.source(path, why, max_bytes)
