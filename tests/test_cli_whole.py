@@ -104,6 +104,7 @@ def test_a_missing_key_ends_in_a_result(house: House) -> None:
     assert code == exits.FAILED
     assert "OPENAI_API_KEY environment variable required" in out
     assert "next: delegate retry nokey" in err
+    assert "start the daemon again, if one runs, and run the next command" in " ".join(out.split()), "none runs here"
 
 
 @pytest.mark.slow

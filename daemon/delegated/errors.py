@@ -27,20 +27,20 @@ _KINDS: Final = (
         True,
         "shell: export OPENAI_API_KEY=sk-... (or the variable named above); service: put the line "
         "OPENAI_API_KEY=sk-... into an environment file of mode 0600, or give a systemd credential named "
-        "openai_api_key; then start delegated again and run the next command",
+        "openai_api_key; then start the daemon again, if one runs, and run the next command",
         "delegate retry {id}",
     ),
     Kind(
         "bad_key",
         True,
         "this key cannot be used: correct it where it is set (OPENAI_API_KEY if nothing else is named above), then "
-        "start delegated again and run the next command",
+        "start the daemon again, if one runs, and run the next command",
         "delegate retry {id}",
     ),
     Kind(
         "missing_package",
         True,
-        "install it as said above, then start delegated again and run the next command",
+        "install it as said above, then start the daemon again, if one runs, and run the next command",
         "delegate retry {id}",
     ),
     Kind("unknown_model", False, "choose a model that docs/models.md lists, or add it under `models:`"),
