@@ -517,9 +517,9 @@ def test_a_budget_that_is_used_up(house: House, server: Server) -> None:
     assert (code, checks["spending"]["state"]) == (0, "ok")
     house.set(day_usd=0.000001)
     code, _, every = alone(house)
-    said = [check for check in every if check["name"] == "spending" and check["state"] == "FAIL"]
-    assert code == exits.UNHEALTHY
-    assert "the budget of $1e-06 a day is used up" in said[0]["message"]
+    (said,) = (check for check in every if check["name"] == "spending")
+    assert (code, said["state"]) == (exits.UNHEALTHY, "FAIL")
+    assert "the budget of $1e-06 a day is used up" in said["message"]
 
 
 @pytest.mark.slow

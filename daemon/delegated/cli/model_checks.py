@@ -127,15 +127,15 @@ def spending(settings: Config, workspace: str, served: str | None) -> Iterator[C
         yield Check("spending", "FAIL" if ours else "warn", message, hint)
         return
     now = time.time()
+    over = []
     for budget, used in zip(held, taken, strict=False):
         if used >= budget.usd:
             again = datetime.fromtimestamp(next_window(budget.window, now), UTC).strftime("%Y-%m-%d %H:%M UTC")
-            yield Check(
-                "spending",
-                "FAIL",
-                f"{budget} is used up: ${used:.4f}; the next {budget.window} begins at {again}",
-                "raise it in the configuration, or wait; `delegate costs` shows the account",
-            )
+            over.append(f"{budget} is used up: ${used:.4f}; the next {budget.window} begins at {again}")
+    if over:
+        hint = "raise it in the configuration, or wait; `delegate costs` shows the account"
+        yield Check("spending", "FAIL", "; ".join(over), hint)
+        return
     count = f"{len(held)} budget{'' if len(held) == 1 else 's'}"
     yield Check("spending", "ok", f"{path}, {count}" if known else "nothing was spent yet")
 
