@@ -95,6 +95,22 @@ def test_what_is_never_sent_is_never_compared(root: Path) -> None:
     assert read(root).changed == ()
 
 
+def test_what_is_of_delegations_is_no_change_of_the_code(root: Path) -> None:
+    """A tracked RESULT, whichever folder is the drop folder, and all below `.autonomous_runs/`: changed or deleted."""
+    request, result = "drops/OPENAI_DELEGATION_REQUEST_a.md", "drops/OPENAI_DELEGATION_RESULT_a.json"
+    names = (request, result, ".autonomous_runs/notes.py", "sub/.autonomous_runs/x/y.py", "drops/mine.py")
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(BODY)
+    commit(root, "first")
+    for name in names[1:]:
+        (root / name).write_text(f"{BODY}# more\n")
+    (root / request).unlink()
+    found = read(root, *((name, 1) for name in names))
+    assert [each.path for each in found.changed] == ["drops/mine.py"]
+    assert {each.path for each in found.touched} == {"drops/mine.py"}
+
+
 def test_a_link_in_place_of_a_file_is_not_followed(root: Path, tmp_path: Path) -> None:
     """What it leads to is not read, and the file does not count as deleted either."""
     commit(root, "first", a=BODY)

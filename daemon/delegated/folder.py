@@ -27,6 +27,7 @@ except ImportError:  # Windows
 
 _RESULT_LIMIT: Final = 64 << 20
 DEFAULT: Final = ".autonomous_runs/openai_delegations"
+_HOME: Final = DEFAULT.partition("/")[0]
 PREFIX: Final = "OPENAI_DELEGATION_"
 FORMER: Final = ".outcome.json"  # in the history, behind a revision's number: how that one turned out
 SUFFIXES: Final = (".md", ".yaml", ".yml", ".json")
@@ -105,6 +106,12 @@ def conflict_origin(key: str) -> str | None:
     """Return the id of which this one looks like a sync tool's conflict copy, or None."""
     found = _CONFLICT.fullmatch(key)
     return found[1] if found else None
+
+
+def is_ours(path: str) -> bool:
+    """Say whether a path of the workspace is of delegations, not of its code, whichever folder is the drop folder."""
+    parts = path.split("/")
+    return _HOME in parts[:-1] or parts[-1].startswith(PREFIX)
 
 
 def result_name(key: str, suffix: str) -> str:

@@ -17,6 +17,7 @@ from delegated import git_index
 from delegated.changes import LAST_COMMITS, UNCOMMITTED, Changed, History, Touched
 from delegated.context import Omitted
 from delegated.difference import difference
+from delegated.folder import is_ours
 from delegated.git_index import Entry, Tracked
 from delegated.git_objects import MAX_BLOB, Commit, Late, Repository, Unreadable
 from delegated.secrets import forbidden
@@ -102,7 +103,8 @@ def _changes(
         root = repository.commit(repository.head).tree
         committed = _committed(repository, root, index)
         stamps = dict(tree.stamps()) if stamps is None else stamps
-        unsure = [path for path in stamps if _may_differ(path, stamps[path], index, committed, at)]
+        mine = (path for path in stamps if not is_ours(path))  # else each RESULT would tell of the one before
+        unsure = [path for path in mine if _may_differ(path, stamps[path], index, committed, at)]
         order = {path: place for place, path in enumerate(near)}
         unsure.sort(key=lambda path: (order.get(path, len(order)), -stamps[path][0], path))
         skipped = len(unsure[_MOST_READ:])
@@ -193,7 +195,8 @@ def _gone(
     tree: Tree, repository: Repository, stamps: Stamps, index: Tracked, committed: Mapping[str, str]
 ) -> list[str]:
     """Return the committed files that are not there any more, of those that a glob would have given."""
-    looked = (path for path in committed if path not in stamps and not VENDORED.intersection(path.split("/")))
+    missing = (path for path in committed if path not in stamps and not is_ours(path))
+    looked = (path for path in missing if not VENDORED.intersection(path.split("/")))
     found: list[str] = []
     for number, path in enumerate(looked):
         if number == _MOST_GONE:
@@ -267,7 +270,7 @@ def _frames(
     found: dict[str, dict[int, int]] = {}
     places = list(dict.fromkeys((path, line) for path, line in framed if line > 0))
     for path, line in places[:FRAMES]:
-        blob = "" if forbidden(path) else repository.file(head.tree, path)
+        blob = "" if forbidden(path) or is_ours(path) else repository.file(head.tree, path)
         now = tree.read(path.split("/"), MAX_BLOB) if blob else ""
         after = _text(now) if isinstance(now, bytes) else None
         before = _text(repository.blob(blob)) if blob and after is not None else None
