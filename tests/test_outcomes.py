@@ -27,7 +27,7 @@ from delegated.folder import Folder
 from delegated.outcomes import Outcome, Outcomes
 from delegated.record import place_of
 from delegated.result import RequestRef, Result
-from delegated.retention import trim
+from delegated.retention import purge, trim
 from delegated.session import Session
 from delegated.watch import Bell
 from harness import PREFIX, House, request_text, until
@@ -349,6 +349,30 @@ def test_the_count_outlives_the_former_result(house: House) -> None:
         trim(journal, place_of("r"), time.time() + 60)
     assert [path.name for path in history.iterdir()] == ["1.outcome.json"]
     assert look(house).judged == (Judged("wrong", "high", 0.8, "m"),)
+
+
+def test_what_was_purged_counts_no_more(house: House) -> None:
+    """Neither an OUTCOME whose request is gone from the journal nor what its history said, without a restart."""
+    for key in ("standing", "former", "stays"):
+        plant(house, key)
+    for key in ("standing", "stays"):
+        tell(house, key)
+    history = house.folder / ".delegated" / "history" / "former"
+    history.mkdir(parents=True)
+    (history / "1.outcome.json").write_text('{"outcome": "wrong", "level": "high", "score": 0.8, "model": "m"}')
+    folder = Folder(str(house.folder), create=False)
+    known = Outcomes(folder)
+    known.see({"standing", "stays"}, full=True)
+    assert sorted(each.word for each in known.judged) == ["fixed", "fixed", "wrong"]
+    with Directory(str(house.folder / ".delegated")) as journal:
+        purge(journal, "former", stands=lambda: False)
+        known.see({"standing", "stays"}, full=True)
+        assert [each.word for each in known.judged] == ["fixed", "fixed"]
+        purge(journal, "standing", stands=lambda: False)
+        known.see({"standing", "stays"}, full=True)
+    folder.close()
+    assert [each.word for each in known.judged] == ["fixed"]
+    assert known.unusable() == {"standing": "the journal of this folder does not know the request"}
 
 
 # The real daemon

@@ -11,6 +11,7 @@ import errno
 import json
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, get_args
 
@@ -153,6 +154,7 @@ class Outcomes:
         new: list[Standing] = []
         with self._lock:
             gone = [key for key in self._standing if key not in keys] if full else []
+            purged = self._forget_purged() if full else False
             for key in keys:
                 state, known = self._state(key), self._standing.get(key)
                 if known is not None and known.state == state:
@@ -168,9 +170,20 @@ class Outcomes:
                     gone.append(key)
             for key in gone:
                 del self._standing[key]
-            if new or gone:
+            if new or gone or purged:
                 self._count()
         return new, gone
+
+    def _forget_purged(self) -> bool:
+        """Forget what was said of former RESULTs whose history was purged; say whether there was any."""
+        try:
+            kept = set(self._folder.dir.names(f"{_JOURNAL}/history"))
+        except OSError:  # it cannot be known now
+            return False
+        purged = [former for former in self._former if former[0] not in kept]
+        for former in purged:
+            del self._former[former]
+        return bool(purged)
 
     def unusable(self) -> dict[str, str]:
         """Return why OUTCOME files do not count, by id."""
@@ -225,7 +238,11 @@ class Outcomes:
             result = names.sig_of(self._folder.dir.stat(names.result_name(key, "json")))
         except OSError:
             result = None
-        return " ".join(f"{sig.ino}.{sig.size}.{sig.mtime_ns}.{sig.ctime_ns}" for sig in (file, result) if sig)
+        state = " ".join(f"{sig.ino}.{sig.size}.{sig.mtime_ns}.{sig.ctime_ns}" for sig in (file, result) if sig)
+        with suppress(OSError):  # what cannot be looked at is not taken for purged
+            if not self._folder.dir.exists(f"{_JOURNAL}/{place_of(key)}"):
+                state += " unknown"
+        return state
 
     def _about(self, key: str) -> dict[str, Any] | None:
         """Read the RESULT beside an OUTCOME file; while there is none, the newest former one."""
