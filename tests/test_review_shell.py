@@ -21,10 +21,12 @@ import pytest
 
 from asking import PROMPT, call_in, responses
 from delegated.calls import CallRecord
+from delegated.cli import exits
 from delegated.session import Session
 from delegated.testing.server import Server as LocalServer
 from delegated.watch import Bell
 from harness import PREFIX, House, Server, request_text, until
+from serving import delegate
 
 POST = {"method": "POST", "path": "/v1/responses"}
 
@@ -300,6 +302,37 @@ def test_the_history_keeps_each_revisions_own_page(house: House, server: Server)
     house.up()
     house.revision("one", 2)
     assert (house.folder / ".delegated" / "history" / "one" / "1.md").read_bytes() == first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["json", "md"])
+def test_a_directory_in_the_place_of_a_result_is_named(suffix: str, house: House) -> None:
+    """Log, STATUS, `status`, `wait` and `doctor` say what stands in the way; once it is gone the RESULT comes."""
+    blocked = house.result_path("one", suffix)
+    blocked.mkdir()
+    (blocked / "mine").touch()
+    daemon = house.up()
+    house.drop("one")
+    until(lambda: daemon.has("result.unpublished"), what="publishing")
+    (reason,) = (each["reason"] for each in daemon.events() if each["event"] == "result.unpublished")
+    advice = f"move the directory {blocked.name} away: the RESULT comes in its place"
+    assert advice in reason
+    until(lambda: advice in delegate(house, "status", "one").stdout, what="STATUS")
+    shown = delegate(house, "status").stdout
+    assert f"running  one: waiting for the disk: {advice}" in shown
+    assert "settled  0" in shown
+    waited = delegate(house, "wait", "one", "--timeout", "1")
+    assert (waited.returncode, waited.stderr.count(advice)) == (exits.TIMED_OUT, 1)
+    assert f"{blocked.name} is a directory" in delegate(house, "doctor").stdout
+    os.rename(blocked, house.outside / "moved")
+    assert house.result("one")["status"] == "answered"
+    assert (house.outside / "moved" / "mine").exists()
+    until(lambda: not (house.folder / f"{PREFIX}STATUS_one.json").exists(), what="STATUS gone")
+    house.result_path("one", suffix).unlink()
+    blocked.mkdir()
+    again = delegate(house, "republish", "one")
+    assert again.returncode == exits.CANNOT_WRITE
+    assert f"a directory has the name {blocked}" in again.stderr
 
 
 # Stops

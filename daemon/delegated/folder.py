@@ -43,6 +43,7 @@ _MEANT: Final = re.compile(
 )
 _ORDER: Final = re.compile(PREFIX + r"(CANCEL|RETRY|RUN|PING)_([A-Za-z0-9][A-Za-z0-9._-]{0,99})")
 _OUTCOME: Final = re.compile(PREFIX + r"OUTCOME_([A-Za-z0-9][A-Za-z0-9._-]{0,99})\.yaml")
+_RESULT: Final = re.compile(PREFIX + r"RESULT_[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(?:patch|md|json)")
 _CONFLICT: Final = re.compile(r"(.+?)(?:\.sync-conflict-[0-9A-Za-z-]+|[._-]?[Cc]onflict(?:ed)?[0-9A-Za-z._-]*)")
 _END: Final = re.compile(rb"(?:^|\n)[ \t]*<!--[ \t]*END[ \t]*-->[ \t]*(?:\r?\n)*\Z|(?:^|\n)\.\.\.[ \t]*(?:\r?\n)*\Z")
 _PRIORITY: Final = re.compile(rb"(?m)^[ \t\"]*priority[\"]?[ \t]*:[ \t]*(-?[0-9]{1,6})\b")
@@ -117,6 +118,11 @@ def is_ours(path: str) -> bool:
 def result_name(key: str, suffix: str) -> str:
     """Name a RESULT file; `suffix` is `patch`, `md` or `json`."""
     return f"{PREFIX}RESULT_{key}.{suffix}"
+
+
+def is_results(name: str) -> bool:
+    """Say whether a basename is that of a RESULT file."""
+    return _RESULT.fullmatch(name) is not None
 
 
 def outcome_name(key: str) -> str:

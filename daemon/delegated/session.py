@@ -426,7 +426,11 @@ class Session:
                 kept = names.keep_edited(self.folder.dir, name, (data, *left))
                 if kept:
                     structlog.get_logger("delegated.session").warning("result.edited", name=name, kept=kept)
-        self.journal.publish(self.folder.dir, files)
+        try:
+            self.journal.publish(self.folder.dir, files)
+        except IsADirectoryError as error:  # it is somebody's, and may be full: no file takes its place by itself
+            why = f"move the directory {error.filename2} away: the RESULT comes in its place"
+            raise OSError(errno.EISDIR, why) from error
 
     def note_kept(self, record: JobRecord) -> None:
         """Say in the RESULT that an edit was not asked about (`on_edit: keep`). Blocking."""

@@ -209,11 +209,16 @@ def _private(place: Place) -> Iterator[Check]:
 
 
 def _names(place: Place) -> Iterator[Check]:
-    """Name the files that were meant as requests and that nobody will ever ask about."""
+    """Name the files that were meant as requests and that nobody will ever ask about, and what is in a RESULT's way."""
     try:
-        found = sorted(name for name in os.listdir(place.folder) if names.misnamed(name))
+        with os.scandir(place.folder) as scan:
+            entries = [(each.name, each.is_dir(follow_symlinks=False)) for each in scan]
     except OSError:
         return  # told by the folder's own check
+    found = sorted(name for name, _ in entries if names.misnamed(name))
+    blocked = sorted(name for name, is_directory in entries if is_directory and names.is_results(name))
+    for name in blocked[:_SHOWN]:
+        yield Check("names", "warn", f"{name} is a directory: no RESULT can be put there", "move it away")
     for name in found[:_SHOWN]:
         yield Check("names", "warn", f"{name!a} is no request's name; it is not asked", names.NAMING)
     if len(found) > _SHOWN:

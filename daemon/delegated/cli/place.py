@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -211,10 +212,11 @@ def _told(entry: os.DirEntry[str]) -> Iterator[tuple[str, float, str]]:
         if kind not in ("RESULT", "STATUS") or key == rest or not drop.ID.fullmatch(key):
             return
     try:
-        at = entry.stat(follow_symlinks=False).st_mtime
+        info = entry.stat(follow_symlinks=False)
     except OSError:
         return
-    yield key, at, kind
+    if kind != "RESULT" or stat.S_ISREG(info.st_mode):  # what has a RESULT's name and is no file stands in its way
+        yield key, info.st_mtime, kind
 
 
 def about(place: Place, key: str) -> list[str]:
@@ -243,12 +245,12 @@ def request_names(place: Place, key: str) -> list[str]:
 
 
 def signature(place: Place, key: str) -> tuple[int, int] | None:
-    """Tell one RESULT of an id from the next; None while there is none."""
+    """Tell one RESULT of an id from the next; None while there is none. What is no file is none."""
     try:
         info = os.lstat(place.path(drop.result_name(key, "json")))
     except OSError:
         return None
-    return (info.st_ino, info.st_mtime_ns)
+    return (info.st_ino, info.st_mtime_ns) if stat.S_ISREG(info.st_mode) else None
 
 
 def edited(place: Place, key: str, result: dict[str, Any]) -> bool:
@@ -505,6 +507,6 @@ def new_id(place: Place, now: float | None = None) -> str:
 def taken(place: Place, key: str) -> bool:
     """Say whether a request or a RESULT in the folder bears this id."""
     try:
-        return bool(request_names(place, key)) or signature(place, key) is not None
+        return bool(request_names(place, key)) or os.path.lexists(place.path(drop.result_name(key, "json")))
     except Absent:
         return False

@@ -51,6 +51,9 @@ def run(args: argparse.Namespace) -> int:
                 directory.write_temp(temp, data)
                 directory.rename_into(temp, directory, name)
                 directory.sync()
+    except IsADirectoryError as error:
+        message, hint = f"a directory has the name {place.path(name)}", "move it away, then run this again"
+        raise OperatorError(message, exits.CANNOT_WRITE, hint) from error
     except OSError as error:
         raise OperatorError(f"cannot write in {place.folder}: {error.strerror}", exits.CANNOT_WRITE) from error
     for suffix in files:
