@@ -375,6 +375,19 @@ def test_what_was_purged_counts_no_more(house: House) -> None:
     assert known.unusable() == {"standing": "the journal of this folder does not know the request"}
 
 
+def test_the_history_is_read_by_whoever_looks_not_by_whoever_opens(house: House) -> None:
+    """Many former RESULTs must not hold up the loop that opens a folder; they count from the first look, or before."""
+    history = house.folder / ".delegated" / "history" / "r"
+    history.mkdir(parents=True)
+    folder = Folder(str(house.folder), create=False)
+    several = Outcomes(folder), Outcomes(folder)
+    (history / "1.outcome.json").write_text('{"outcome": "wrong", "level": "high", "score": 0.8, "model": "m"}')
+    several[0].recall()
+    several[1].see((), full=False)
+    assert [[each.word for each in known.judged] for known in several] == [["wrong"], ["wrong"]]
+    folder.close()
+
+
 # The real daemon
 
 

@@ -512,6 +512,30 @@ def test_a_call_cut_off_by_its_deadline_is_sent_once_more(
         assert server.state_json()["requests"]["POST /v1/chat/completions"] == 2
 
 
+def test_a_key_command_at_a_reload_holds_nobody_up(house: House) -> None:
+    """It may ask a person, and take its seconds: meanwhile requests are answered; reloads come one after the other."""
+    hold, started, program = (house.outside / name for name in ("hold", "started", "key"))
+    program.write_text(
+        f"#!/bin/sh\n[ ! -e '{hold}' ] || touch '{started}'\n"
+        f"while [ -e '{hold}' ]; do sleep 0.02; done\necho k{'x' * 20}\n"
+    )
+    program.chmod(0o700)
+    house.set(endpoints__openai__key_command=program, endpoints__anthropic__key_command=program)
+    daemon = house.up()
+    hold.touch()
+    daemon.process.send_signal(signal.SIGHUP)
+    until(started.exists, what="the command runs")
+    daemon.process.send_signal(signal.SIGHUP)
+    house.drop("one")
+    assert house.result("one")["status"] == "answered"
+    until(lambda: daemon.has("job.settled"), what="settled")
+    hold.unlink()
+    until(lambda: [e["event"] for e in daemon.events()].count("config.reloaded") == 2, what="both reloads")
+    told = [e["event"] for e in daemon.events()]
+    assert told.index("job.settled") < told.index("config.reloaded")
+    assert daemon.stop() == 0
+
+
 @pytest.mark.slow
 def test_reloads_leave_no_connection_behind(house: House, server: Server) -> None:
     """Whatever a former configuration held open is closed once its jobs have ended."""

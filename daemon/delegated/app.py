@@ -70,6 +70,8 @@ class App:
         self._configs: dict[str, Config] = {}
         self._comments: dict[str, Comments] = {}
         self._retiring: set[asyncio.Task[None]] = set()
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
         self._ready: set[str] = set()
         self._beats: dict[str, float] = {}
         self._pinged = 0.0
@@ -110,6 +112,8 @@ class App:
                 raise told from None
             raise
         finally:
+            for task in self._reloads:
+                task.cancel()
             service.stopping()
             if self._ends and not self._signals:
                 await self._beside(self._notifier.finish, _LAST_S)
@@ -285,30 +289,47 @@ class App:
             worker.stop()
 
     def _reload(self) -> None:
-        """Read the configuration again; a bad one is refused whole and the old one stays."""
         service.reloading()
+        task = asyncio.create_task(self._reloaded(), name="reload")
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reloaded(self) -> None:
+        """Read the configuration again, each reload after the other; a bad one is refused whole, the old one stays."""
+        async with self._reloading:
+            keyring = Keyring(os.environ, logs.hide)
+            try:
+                fresh = await self._beside(self._read_anew, keyring)
+                self._keyring = keyring
+                self._use(fresh)
+            except (OperatorError, OSError) as error:
+                self._log.error("config.refused", reason=str(error))
+            service.ready(f"serving {len(self._workers)} workspace(s)")
+
+    def _read_anew(self, keyring: Keyring) -> dict[str, Config]:
+        """Read all settings, and have the keys at hand that programs print: that may take seconds. Blocking."""
+        fresh = {path: self._load(path) for path in self._workers}
+        for endpoint in {each: None for config in fresh.values() for each in config.endpoints.values()}:
+            with contextlib.suppress(OperatorError):  # whoever needs it says what is wrong
+                keyring.find(endpoint)
+        return fresh
+
+    def _use(self, fresh: dict[str, Config]) -> None:
         former = tuple(self._models)
-        self._keyring = Keyring(os.environ, logs.hide)
-        try:
-            fresh = {path: self._load(path) for path in self._workers}
-            desks = {path: self._desk(path, config) for path, config in fresh.items()}
-        except (OperatorError, OSError) as error:
-            self._log.error("config.refused", reason=str(error))
-        else:
-            self._lanes.knock()
-            for path, config in fresh.items():
-                self._workers[path].reconfigure(desks[path], _settings(config))
-                self._see_to_comments(path, config)
-            for desk in former:
-                task = asyncio.create_task(self._retire(desk))
-                self._retiring.add(task)
-                task.add_done_callback(self._retiring.discard)
-            config = next(iter(fresh.values()))
-            self._set_channels(config)
-            for note in configs.warnings(config, os.environ):
-                self._log.warning("config.warning", note=note)
-            self._log.info("config.reloaded")
-        service.ready(f"serving {len(self._workers)} workspace(s)")
+        desks = {path: self._desk(path, config) for path, config in fresh.items()}
+        self._lanes.knock()
+        for path, config in fresh.items():
+            self._workers[path].reconfigure(desks[path], _settings(config))
+            self._see_to_comments(path, config)
+        for desk in former:
+            task = asyncio.create_task(self._retire(desk))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+        config = next(iter(fresh.values()))
+        self._set_channels(config)
+        for note in configs.warnings(config, os.environ):
+            self._log.warning("config.warning", note=note)
+        self._log.info("config.reloaded")
 
 
 def serve(

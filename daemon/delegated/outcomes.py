@@ -135,9 +135,18 @@ class Outcomes:
         """`known` is what was remembered of an earlier look; it costs nothing where it is wrong."""
         self._folder = folder
         self._standing = {each.key: each for each in known}
-        self._former = dict(_former(folder))
+        self._former: dict[tuple[str, int], Judged] = {}
+        self._recalled = False
         self._lock = threading.Lock()
         self._count()
+
+    def recall(self) -> None:
+        """Read the history, once: the larger it is, the longer that takes. Blocking; `see` does it where nobody did."""
+        with self._lock:
+            if not self._recalled:
+                self._former = dict(_former(self._folder)) | self._former
+                self._recalled = True
+                self._count()
 
     def _count(self) -> None:
         counted = dict(self._former)  # a kill may leave an OUTCOME that is in the history already: it counts once
@@ -152,6 +161,7 @@ class Outcomes:
         Blocking. Raises nothing that one file is to blame for.
         """
         new: list[Standing] = []
+        self.recall()
         with self._lock:
             gone = [key for key in self._standing if key not in keys] if full else []
             purged = self._forget_purged() if full else False

@@ -133,8 +133,12 @@ class Session:
         former.close()
 
     def recall(self) -> list[str]:
-        """Learn from index and journal what is dealt with; return the unfinished jobs' keys, oldest first. Blocking."""
+        """Learn from index and journal what is dealt with, and from the history how former answers turned out.
+
+        Returns the unfinished jobs' keys, oldest first. Blocking.
+        """
         settled: set[str] = set()
+        self.outcomes.recall()
         for name, key, sig in self.index.settled():
             self.known[name] = sig.mark
             settled.add(key)
