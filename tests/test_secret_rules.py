@@ -105,6 +105,15 @@ def test_a_right_checksum_proves_a_token_that_its_words_would_excuse() -> None:
     assert cleaned(wrong) == wrong
 
 
+@pytest.mark.parametrize("piece", ["a__", "Ab___", "a_-", "aB_/", "aaId", "a$b", "a.b?", "(a"])
+def test_a_value_of_any_make_is_judged_in_a_time_that_does_not_double(piece: str) -> None:
+    """Judges look at values with Python's engine, which backtracks: what could be split in two ways would end never."""
+    for end in ("!", "1", " "):
+        value = (piece * 700)[:1990] + end
+        for name in ("secret_key", "password", "apiKey", "license_key"):
+            find([("a", f'{name} = "{value}"\n{name}={value}\n{name}: {value}\n?{name}={value}\n')])
+
+
 @pytest.mark.parametrize(
     "text",
     [
