@@ -294,6 +294,7 @@ def _window(data: bytes, place: int) -> _Window:
     for _ in range(2):
         following = data.find(b"\n", end + 1, limit) if end >= 0 else -1
         if following < 0:
+            high = limit if end >= 0 else high  # the last line of a text need not end
             break
         done, high, end = end + 1, following + 1, following
     # An offset within a character would make re2 refuse it.
