@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import random
 import re
@@ -45,7 +46,7 @@ TOKENS = {
     "anthropic": ["sk-ant-api03-" + some(93, ALNUM + "-_") + "AA"],
     "openrouter": ["sk-or-v1-" + hexes(64)],
     "github": [*(f"gh{kind}_{some(36)}" for kind in "pousr"), "github_pat_" + some(22) + "_" + some(59)],
-    "gitlab": ["glpat-" + some(20), "gldt-" + some(20), "glrt-" + some(20)],
+    "gitlab": ["glpat-" + some(20), "gldt-" + some(20), "glrt-" + some(20), "gloas-" + some(64)],
     "aws-key-id": [
         "AKIA" + some(16, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"),
         "ASIA" + some(16, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"),
@@ -67,7 +68,7 @@ TOKENS = {
     "mailgun": ["key-" + hexes(32)],
     "mailchimp": [hexes(32) + "-us12"],
     "square": ["sq0atp-" + some(22), "EAAA" + some(60)],
-    "shopify": ["shpat_" + hexes(32), "shpss_" + hexes(32)],
+    "shopify": ["shpat_" + hexes(32), "shpss_" + hexes(32), "shpat_" + some(38)],
     "databricks": ["dapi" + hexes(32)],
     "vault": ["hvs." + some(90), "hvb." + some(120)],
     "age": ["AGE-SECRET-KEY-1" + some(58, string.ascii_uppercase + string.digits)],
@@ -80,7 +81,7 @@ TOKENS = {
     "terraform": [some(14) + ".atlasv1." + some(67)],
     "pulumi": ["pul-" + hexes(40)],
     "grafana": ["glc_" + some(60), "glsa_" + some(32) + "_" + hexes(8)],
-    "newrelic": ["NRAK-" + some(27, string.ascii_uppercase + string.digits)],
+    "newrelic": ["NRAK-" + some(27, string.ascii_uppercase + string.digits), "NRAA-" + hexes(27)],
     "sentry": ["sntrys_" + some(80), "sntryu_" + hexes(64)],
     "planetscale": ["pscale_tkn_" + some(43), "pscale_pw_" + some(43)],
     "postman": ["PMAK-" + hexes(24) + "-" + hexes(34)],
@@ -101,6 +102,26 @@ TOKENS = {
     "alibaba": ["LTAI" + some(20)],
     "crates": ["cio" + some(32)],
     "fly": ["fo1_" + some(43)],
+    "sourcegraph": ["sgp_" + hexes(16) + "_" + hexes(40), "sgp_local_" + hexes(40), "slk_" + hexes(64)],
+    "dependency-track": ["odt_" + some(32), "odt_" + some(8) + "_" + some(32)],
+    "twitch": ["oauth:" + some(30, string.ascii_lowercase + string.digits), "live_712345678_" + some(30)],
+    "klaviyo": ["pk_" + hexes(34)],
+    "zoho": ["1000." + hexes(32) + "." + hexes(32)],
+    "teamwork": ["tkn.v1_" + some(60)],
+    "telnyx": ["KEY0" + hexes(31).upper() + "_" + some(22)],
+    "onesignal": ["os_v2_app_" + some(103, string.ascii_lowercase + "234567")],
+    "pubnub": ["sec-c-" + some(48)],
+    "voiceflow": ["VF.DM." + hexes(24) + "." + some(16)],
+    "maxmind": [some(6) + "_" + some(29) + "_mmk"],
+    "rootly": ["rootly_" + hexes(64)],
+    "ionic": ["ion_" + some(42)],
+    "intra": ["s-s4t2ud-" + hexes(64)],
+    "chat-webhook": [f"https://acme.tines.com/webhook/{hexes(32)}/{hexes(32)}"],
+    "crypt": [
+        "$1$" + some(8) + "$" + some(22),
+        "$8$" + some(14) + "$" + some(43),
+        "$krb5asrep$23$" + hexes(32) + "$" + hexes(120),
+    ],
 }
 ALL_TOKENS = [(kind, token) for kind, tokens in TOKENS.items() for token in tokens]
 AROUND = ["{}", "the key is {}, it seems", 'x = "{}"', "'{}',", "({})", "GET /a?b={}&c=1", "{}\n", "\u00e9\u0130 {}"]
@@ -173,6 +194,35 @@ HABITS = [
     ('"access_token": "{}', KEY),
     ("login failed user=bob password={} host=a", "hunter22"),
     ('encryptionKey = "{}"', some(24, string.ascii_letters)),
+    ('API_TOKEN ::= "{}"', KEY),
+    ('API_TOKEN ?= "{}"', KEY),
+    ('$apiToken .= "{}";', KEY),
+    ('const fastlyKey string = "{}"', KEY),
+    ('var apiToken string = "{}"', KEY),
+    ('sumoKey2 = "{}"', some(64)),
+    ('"credentials" : "{}"', hexes(64)),
+    ("api_token - '{}'", some(40)),
+    ("| apiKey | {} |", some(40)),
+    ("<apiToken>\n    {}\n</apiToken>", KEY),
+    ('curl -H "apikey: {}" https://a', "0f9d2c4e-71b3-4a58-9c6d-2e8f1a7b3c5d"),
+    ('wget --header "Deploy-Token: {}" https://a', KEY),
+    ("curl -u me@example.net:{} https://a", KEY),
+    ("curl -u app:'{}' https://a", VALUE),
+    ("PsExec.exe \\\\10.0.0.7 -u app -p {} cmd", VALUE),
+    ("machine h\n  login me\n  password {}", "pw12"),
+    ("BUNDLE_GEMS__CONTRIBSYS__COM={}", "0a1b2c3d:9e8f7a6b"),
+    ("Unseal Key 3: {}", some(43, ALNUM + "+/") + "="),
+    ("vault operator unseal {}", some(43, ALNUM + "+/") + "="),
+    ("sonar-scanner -Dsonar.login={}", hexes(40)),
+    ("Authorization: SSWS {}", "00" + some(40, ALNUM + "-_")),
+    ("okta:\n  domain: acme.okta.com\n  t: {}", "00" + some(40, ALNUM + "-_")),
+    ("use the following password to proceed to installation:\n\n{}\n", hexes(32)),
+    ("POST http://things.example.net/api/v1/{}/telemetry", some(20)),
+    ('{{"method": "auth.login_with_api_key", "params": ["{}"]}}', "7-" + some(64)),
+    ("https://graph.facebook.com/debug?input={}", "1122334455667788|" + some(27)),
+    ("azure_search_admin_key = {}", some(52)),
+    ("SECRET_KEY = '{}'", some(50, string.ascii_lowercase + string.digits + "!@#$%^&*(-_=+)")),
+    ("SALT = '{}'", "django-insecure-" + some(50, string.ascii_lowercase + string.digits + "!@#$%^&*(-_=+)")),
 ]
 
 
@@ -182,6 +232,39 @@ def test_a_secret_is_known_by_how_it_is_written_down(line: str, value: str) -> N
     clean = cleaned(text)
     assert value not in clean
     assert re.fullmatch(re.escape(text).replace(re.escape(value), r"\[REDACTED:[a-z-]+:[0-9a-f]{6}-1\]"), clean)
+
+
+def test_a_value_is_found_on_the_last_line_though_nothing_ends_it() -> None:
+    """A file without a line end at its end, and what a prompt quotes."""
+    for text in (f"<apiToken>\n  {KEY}\n</apiToken>", f"api_key:\n  {KEY}", f"# the\npassword:\n  {VALUE}"):
+        assert not {KEY, VALUE} & set(re.findall(r"[^\s<>]+", cleaned(text)))
+
+
+SECRET_MANIFEST = """\
+apiVersion: v1
+kind: Secret
+metadata:
+  name: shop-db
+  namespace: production
+  labels:
+    app: bitnami/redis
+    commit: 3b18e512dba79e4c8300dd08aeb37f8e728b8dad
+type: Opaque
+data:
+  username: {}
+  key.bin: >-
+    {}
+"""
+
+
+def test_the_data_of_a_kubernetes_secret_is_hidden_and_the_rest_of_it_stays() -> None:
+    """Whatever the names in it say: `username`, `extra`; no other manifest is looked at so."""
+    values = (base64.b64encode(VALUE.encode()).decode(), base64.b64encode(some(90).encode()).decode())
+    manifest = SECRET_MANIFEST.format(*values)
+    clean = cleaned(manifest)
+    assert re.fullmatch(re.escape(SECRET_MANIFEST).replace(r"\{\}", r"\[REDACTED:kubernetes:[0-9a-f]{6}-[12]\]"), clean)
+    other = manifest.replace("Secret", "ConfigMap").replace("Opaque", "none")
+    assert values[0] in cleaned(other)
 
 
 ORDINARY = [
@@ -224,6 +307,43 @@ ORDINARY = [
     "-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A\n-----END PUBLIC KEY-----",
     "OPENAI_API_KEY=sk-proj-your-key-here",
     "export OPENAI_API_KEY=sk-...",
+    'password = password.encode("latin1")',
+    '("auth", "0008_alter_user_username_max_length"),',
+    '"license_key": "bsd-original-uc-1986"',
+    '"spdx_license_key": "LicenseRef-scancode-adobe-2014"',
+    "private_key: x25519.X25519PrivateKey",
+    "def sign(self, key: Ed25519PrivateKey) -> bytes: ...",
+    "key = checkDidRenderIdHook",
+    "applicationServerKey: urlBase64ToUint8Array(key)",
+    "propKey = propValue$204;",
+    "public_token - 4hTzq8vXn2KdLw7RbYc5Gm9PsJf3AeUo",
+    'key: "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEq7Vd2nXw5RkTz8LbYc4Gm1PsJf9AeUo3h6"',
+    '@click.option("--page-token", type=click.STRING, default=None)',
+    'CHALLENGE_PASSWORD = Oid("1.2.840.113549.1.9.7")',
+    "e.auth=e.createMessageConnection=void 0,e.token=e.compileToken=e.compile=void 0",
+    "t.password=r.password,t.host=r.host;u.auth=u.a?b:c;n.withCredentials=!!e.withCredentials",
+    "this.#n.password=this.#O();case 4:s.username===void 0&&s.password===void 0",
+    "t.isNode=isNode;t.isPropertySignature=isPropertySignature;t.isES2015=isES2015",
+    "n.reset();this._inKey=true;this._part2=false;this._part3=0;",
+    'labels = {usernameLabel:"Name:",passwordLabel:"Password:",rememberMeLabel:"Remember me"}',
+    'm="x-next-revalidate-tag-token",v=31536e3',
+    "ignores login and password in the file",
+    "widget seeding only uses params that are valid for the current page and prevents others from being used again",
+    "the library identified by 'name'",
+    "    # For PAT Auth:\n    TRACKING_URI=databricks",
+    "if self.update_password == 'always':",
+    "PULP_PASSWORD=pulp_password,",
+    '"CustomerMasterKeySpec": "RSA_4096", "PasswordLastUsed": "2016-09-08T21:47:36Z"',
+    '"S3Key": "shop-app/4107-stage-240105_101530.war"',
+    '["PannerNode", "PasswordCredential", "Path2D"]',
+    'password:"[type=password]"',
+    'put "/forgot-password" => "cms/sites/passwords#update"',
+    'this.addPassword = "#add-password"',
+    "let shown = hf_allowedConfigurationNamesForWidgetDelivery",
+    "static/icons/menu.ico-0c9e3d51f7a24b68d0e1c2f3a4b5968d",
+    "see https://git.example.net/xoxo-festival/site and the branch xoxb-support-3",
+    "https://blog.example.net/agents-md-outweighs-clever-ideas-by-far",
+    "//registry.example.net/:_authToken=MYTOKEN1",
 ]
 
 

@@ -22,7 +22,10 @@ from bench.secrets_others import SCANNERS
 
 Spans = Sequence[tuple[int, int]]
 Add = Callable[[str, str, str, str], None]
-HOSTILE = ("password=", "secret: 'a", "://a:b", "eyJaaaaaaaaaaaa.", "api_key[", "authorization: ", "'\\n\"+ ")
+HOSTILE = (
+    *("password=", "secret: 'a", "://a:b", "eyJaaaaaaaaaaaa.", "api_key[", "authorization: ", "'\\n\"+ "),
+    'key = "' + "a__" * 30 + '!"\n',
+)
 
 
 def is_hidden(case: Case, spans: Spans) -> bool:
