@@ -55,27 +55,20 @@ class Corpus:
         self._stems: dict[str, set[str]] = {}
         self._directories: dict[str, set[str]] = {}
         self._length = 0
+        self._sources = 0  # files that are no tests: only their words are kept
         self._dead = 0
 
     def put(self, path: str, stamp: Stamp, facts: Facts) -> None:
         """Take a file in, in place of what was known of it."""
         self.drop(path)
-        words: dict[str, int] = {}
-        for name, number in facts.names.items():
-            for piece in pieces(name):
-                words[piece] = words.get(piece, 0) + number
-        for name in path.replace(".", "/").split("/")[:-1]:
-            for piece in pieces(name):
-                words[piece] = words.get(piece, 0) + _IN_PATH
-        for name, _ in facts.defines:
-            for piece in pieces(name):
-                words[piece] = words.get(piece, 0) + _IN_DEFINITION
+        test = is_test(path)
+        words = {} if test else _words(path, facts)
         names = array("I", (self._number(name) for name in facts.names))
         counts = array("H", (min(number, _MOST) for number in facts.names.values()))
         length = sum(words.values())
         routes = tuple((route_parts(route), route, line) for route, line in facts.routes)
         known = Known(
-            path, stamp, is_test(path), facts.language, length, facts.defines, routes, facts.imports, names, counts
+            path, stamp, test, facts.language, length, facts.defines, routes, facts.imports, names, counts
         )
         self.files[path] = known
         document = len(self._documents)
@@ -87,6 +80,7 @@ class Corpus:
                 postings = self._postings[word] = array("Q")
             postings.append(document << _SHIFT | min(number, _MOST))
         self._length += length
+        self._sources += not test
         for name, _ in facts.defines:
             self._definers.setdefault(name, set()).add(path)
         directory, _, name = path.rpartition("/")
@@ -101,6 +95,7 @@ class Corpus:
         self._documents[self._numbers.pop(path)] = ""
         self._dead += 1
         self._length -= known.length
+        self._sources -= not known.test
         for name, _ in known.defines:
             self._definers[name].discard(path)
         directory, _, name = path.rpartition("/")
@@ -222,7 +217,7 @@ class Corpus:
 
     def matching(self, words: Mapping[str, float]) -> list[tuple[str, float]]:
         """Rank the files that are no tests by BM25 over the words of their identifiers, the best first."""
-        total = len(self.files)
+        total = self._sources
         if not total:
             return []
         average = self._length / total or 1.0
@@ -238,9 +233,7 @@ class Corpus:
                     gain = weight * idf * number * (_K1 + 1) / (number + norm)
                     scores[document] = scores.get(document, 0.0) + gain
         ranked = ((self._documents[document], score) for document, score in scores.items())
-        return sorted(
-            ((path, score) for path, score in ranked if not self.files[path].test), key=lambda each: (-each[1], each[0])
-        )
+        return sorted(ranked, key=lambda each: (-each[1], each[0]))
 
     def _telling(self, words: Mapping[str, float], total: int) -> Iterable[tuple[str, float]]:
         """Keep the 60 words that tell most: the rare ones, and those that the request repeats."""
@@ -250,6 +243,21 @@ class Corpus:
             return math.sqrt(each[1]) * math.log(1 + total / len(self._postings[each[0]]))
 
         return [(word, math.sqrt(weight)) for word, weight in sorted(known, key=lambda e: (-worth(e), e[0]))[:60]]
+
+
+def _words(path: str, facts: Facts) -> dict[str, int]:
+    """Count the words of a file's names; those of its path and of what it defines weigh more."""
+    words: dict[str, int] = {}
+    for name, number in facts.names.items():
+        for piece in pieces(name):
+            words[piece] = words.get(piece, 0) + number
+    for name in path.replace(".", "/").split("/")[:-1]:
+        for piece in pieces(name):
+            words[piece] = words.get(piece, 0) + _IN_PATH
+    for name, _ in facts.defines:
+        for piece in pieces(name):
+            words[piece] = words.get(piece, 0) + _IN_DEFINITION
+    return words
 
 
 def _alike(path: str, other: str) -> int:
