@@ -71,7 +71,7 @@ def failing_tests(corpus: Corpus, clues: Clues, framed: Iterable[str], named: It
     found = dict.fromkeys(path for path in (*framed, *named) if path in corpus.files and corpus.files[path].test)
     for name in clues.names:
         if name.lower().startswith("test") or name.endswith(("Test", "Tests", "IT")):
-            definers = [path for path in corpus.definers(name) if corpus.files[path].test]
+            definers = sorted(path for path in corpus.definers(name) if corpus.files[path].test)
             found |= dict.fromkeys(definers if len(definers) <= 3 else ())
     return list(found)[:5]
 
@@ -299,7 +299,7 @@ def _edges(corpus: Corpus, path: str, mentioned: Collection[str]) -> list[tuple[
         weight *= 10 if name in mentioned or any(piece in mentioned for piece in pieces(name)) else 1
         weight *= 10 if len(name) >= 8 and is_compound(name) else 1
         weight *= 0.1 if name.startswith("_") or len(definers) > 5 else 1
-        for definer in definers:
+        for definer in sorted(definers):  # a set's order differs between processes, and a walk that is cut short by it
             if not corpus.files[definer].test:
                 weights[definer] = weights.get(definer, 0.0) + weight
     total = sum(weights.values())
