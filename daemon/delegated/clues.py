@@ -13,6 +13,8 @@ from delegated.signals import LANGUAGES, pieces
 _MAX_ISSUE: Final = 40_000  # characters of what a person wrote
 _MAX_LOGS: Final = 40_000  # of the end of the logs: what failed stands there
 _MOST: Final = 60  # paths, routes or names
+_IN_TITLE: Final = 6.0  # a word of the first line: people say there what is wrong, and below how they came to it
+_IN_ISSUE: Final = 2.0  # of the rest; one of the logs weighs 1
 
 _EXTENSIONS: Final = "|".join(sorted(LANGUAGES, key=len, reverse=True))
 _PATH: Final = re.compile(
@@ -67,7 +69,8 @@ def clues(issue: str, logs: str = "") -> Clues:
     for name, weight in _names(logs):
         names[name] = max(names.get(name, 0.0), weight / 2)
     words: Counter[str] = Counter()
-    for part, weight in ((issue, 2.0), (logs, 1.0)):
+    title, _, rest = issue.lstrip().partition("\n")
+    for part, weight in ((title, _IN_TITLE), (rest, _IN_ISSUE), (logs, 1.0)):
         numbers = _NUMBER.findall(part) if weight > 1 else []  # in logs they are lines, times and sizes
         for word, number in Counter([*_WORD.findall(part), *numbers]).items():
             if word.lower() in COMMON:

@@ -11,13 +11,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from delegated.signals import Facts, is_test, pieces, route_parts, subject
+from delegated.signals import Facts, is_aside, is_test, pieces, route_parts, subject
 
 Stamp = tuple[int, int, int]  # st_mtime_ns, st_size, st_ino
-_K1: Final = 1.2
+_K1: Final = 2.0  # higher than for prose: a file that says a word often is about it, however long
 _B: Final = 0.75
-_IN_PATH: Final = 3  # a word of the path counts as so many in the text
+_IN_PATH: Final = 6  # a word of the path counts as so many in the text
 _IN_DEFINITION: Final = 2  # and one of a name that is defined here so many more
+_BESIDE: Final = 0.5  # what examples, tools and copies of others' code have of their score
+_MOST_WORDS: Final = 60  # of a request that are looked up
 _SHIFT: Final = 16  # a posting is document << 16 | number of occurrences
 _MOST: Final = (1 << _SHIFT) - 1
 
@@ -29,6 +31,7 @@ class Known:
     path: str
     stamp: Stamp
     test: bool
+    aside: bool
     language: str
     length: int
     defines: tuple[tuple[str, int], ...]
@@ -55,28 +58,20 @@ class Corpus:
         self._stems: dict[str, set[str]] = {}
         self._directories: dict[str, set[str]] = {}
         self._length = 0
+        self._sources = 0  # files that are no tests: only their words are kept
         self._dead = 0
 
     def put(self, path: str, stamp: Stamp, facts: Facts) -> None:
         """Take a file in, in place of what was known of it."""
         self.drop(path)
-        words: dict[str, int] = {}
-        for name, number in facts.names.items():
-            for piece in pieces(name):
-                words[piece] = words.get(piece, 0) + number
-        for name in path.replace(".", "/").split("/")[:-1]:
-            for piece in pieces(name):
-                words[piece] = words.get(piece, 0) + _IN_PATH
-        for name, _ in facts.defines:
-            for piece in pieces(name):
-                words[piece] = words.get(piece, 0) + _IN_DEFINITION
+        test = is_test(path)
+        words = {} if test else _words(path, facts)
         names = array("I", (self._number(name) for name in facts.names))
         counts = array("H", (min(number, _MOST) for number in facts.names.values()))
         length = sum(words.values())
         routes = tuple((route_parts(route), route, line) for route, line in facts.routes)
-        known = Known(
-            path, stamp, is_test(path), facts.language, length, facts.defines, routes, facts.imports, names, counts
-        )
+        aside, of = is_aside(path), facts.language
+        known = Known(path, stamp, test, aside, of, length, facts.defines, routes, facts.imports, names, counts)
         self.files[path] = known
         document = len(self._documents)
         self._documents.append(path)
@@ -87,6 +82,7 @@ class Corpus:
                 postings = self._postings[word] = array("Q")
             postings.append(document << _SHIFT | min(number, _MOST))
         self._length += length
+        self._sources += not test
         for name, _ in facts.defines:
             self._definers.setdefault(name, set()).add(path)
         directory, _, name = path.rpartition("/")
@@ -101,6 +97,7 @@ class Corpus:
         self._documents[self._numbers.pop(path)] = ""
         self._dead += 1
         self._length -= known.length
+        self._sources -= not known.test
         for name, _ in known.defines:
             self._definers[name].discard(path)
         directory, _, name = path.rpartition("/")
@@ -222,7 +219,7 @@ class Corpus:
 
     def matching(self, words: Mapping[str, float]) -> list[tuple[str, float]]:
         """Rank the files that are no tests by BM25 over the words of their identifiers, the best first."""
-        total = len(self.files)
+        total = self._sources
         if not total:
             return []
         average = self._length / total or 1.0
@@ -234,22 +231,42 @@ class Corpus:
                 document, number = posting >> _SHIFT, posting & _MOST
                 path = self._documents[document]
                 if path:
-                    norm = _K1 * (1 - _B + _B * self.files[path].length / average)
+                    known = self.files[path]
+                    norm = _K1 * (1 - _B + _B * known.length / average)
                     gain = weight * idf * number * (_K1 + 1) / (number + norm)
-                    scores[document] = scores.get(document, 0.0) + gain
+                    scores[document] = scores.get(document, 0.0) + (gain * _BESIDE if known.aside else gain)
         ranked = ((self._documents[document], score) for document, score in scores.items())
-        return sorted(
-            ((path, score) for path, score in ranked if not self.files[path].test), key=lambda each: (-each[1], each[0])
-        )
+        return sorted(ranked, key=lambda each: (-each[1], each[0]))
+
+    def rarity(self, name: str) -> float:
+        """Say how much a name tells: the less, the more files use it."""
+        words = pieces(name)
+        return math.log(1 + self._sources / (1 + len(self._postings.get(words[0], ())))) if words else 0.0
 
     def _telling(self, words: Mapping[str, float], total: int) -> Iterable[tuple[str, float]]:
-        """Keep the 60 words that tell most: the rare ones, and those that the request repeats."""
+        """Keep the words that tell most: the rare ones, and those that the request repeats."""
         known = [(word, weight) for word, weight in words.items() if word in self._postings]
 
         def worth(each: tuple[str, float]) -> float:
             return math.sqrt(each[1]) * math.log(1 + total / len(self._postings[each[0]]))
 
-        return [(word, math.sqrt(weight)) for word, weight in sorted(known, key=lambda e: (-worth(e), e[0]))[:60]]
+        most = sorted(known, key=lambda each: (-worth(each), each[0]))[:_MOST_WORDS]
+        return [(word, math.sqrt(weight)) for word, weight in most]
+
+
+def _words(path: str, facts: Facts) -> dict[str, int]:
+    """Count the words of a file's names; those of its path and of what it defines weigh more."""
+    words: dict[str, int] = {}
+    for name, number in facts.names.items():
+        for piece in pieces(name):
+            words[piece] = words.get(piece, 0) + number
+    for name in path.replace(".", "/").split("/")[:-1]:
+        for piece in pieces(name):
+            words[piece] = words.get(piece, 0) + _IN_PATH
+    for name, _ in facts.defines:
+        for piece in pieces(name):
+            words[piece] = words.get(piece, 0) + _IN_DEFINITION
+    return words
 
 
 def _alike(path: str, other: str) -> int:

@@ -119,6 +119,8 @@ def _without_trailing_spaces(line: str) -> str:
 
 def _match(segments: Sequence[Segment], parts: Sequence[str]) -> bool:
     """Match by a table: `reach[i]` says whether the segments so far can stand for the first i parts."""
+    if _ANY not in segments:  # most rules are such, and each is asked about every file
+        return len(segments) == len(parts) and all(map(_same, segments, parts))
     reach = [True, *(False for _ in parts)]
     for number, segment in enumerate(segments):
         if segment is _ANY:

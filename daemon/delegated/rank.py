@@ -1,6 +1,7 @@
-"""Which files a request is probably about: six signals, each a ranking of its own, fused by reciprocal rank.
+"""Which files a request is probably about: six signals, each a ranking of its own, fused by how sure each one is.
 
-One signal is often wrong, and seldom wrong in the same way as another; a sum of 1 / (10 + rank) needs no weights.
+A signal gives each file a strength between 0 and 1, and a file's score is their weighted sum. Ranks would not do: the
+second of two equals and the second by far have the same, and a signal that has little to say still has a first.
 """
 
 from __future__ import annotations
@@ -17,11 +18,21 @@ from delegated.corpus import Corpus
 from delegated.signals import pieces, route_parts
 
 SIGNALS: Final = ("trace", "mentioned", "convention", "imports", "words", "graph")
-_K: Final = 10
+WEIGHTS: Final[Mapping[str, float]] = {
+    "trace": 1.0,
+    "mentioned": 0.2,  # where a name is defined that people write is seldom where the fault is
+    "convention": 0.5,
+    "imports": 0.2,
+    "words": 1.0,
+    "graph": 0.2,  # it knows what is near, and likes what everything is near to
+}
+_IN_TEST: Final = 0.3  # of a word of the request: what a failing test's body says is half preparation
+_SURE: Final = 2.0  # a name in backticks that one file defines: as strong as a definition can be
+_LIKELY: Final = 0.3  # of the best score, to be sent without having been asked for
 _DEPTH: Final = 50  # of each ranking
 _TOO_COMMON: Final = 20  # a name that more files define tells nothing
 _JUMP: Final = 0.15
-_LEAST: Final = 2e-4
+_LEAST: Final = 1e-3  # weight that is not passed on: with less, it takes twice as long to the same ranking
 _PUSHES: Final = 2_000
 _WHY: Final = {
     "words": "ranked {} by names in the request",
@@ -38,26 +49,21 @@ class Candidate:
     ranks: Mapping[str, int]
     why: str
     lines: tuple[int, ...] = ()
-
-    @property
-    def likely(self) -> bool:
-        """Say whether enough speaks for it to be sent without having been asked for."""
-        words, graph = self.ranks.get("words", 99), self.ranks.get("graph", 99)
-        return (
-            any(name not in ("words", "graph") for name in self.ranks) or min(words, graph) <= 3 or words + graph <= 16
-        )
+    likely: bool = True  # enough speaks for it to be sent without having been asked for
 
 
 @dataclass(slots=True)
 class Signal:
-    """One ranking, best first: paths, each with its reason and lines (the first to name a path counts)."""
+    """One ranking, best first: paths, each with its reason, lines and strength (the first to name a path counts)."""
 
     found: dict[str, tuple[str, tuple[int, ...]]] = field(default_factory=dict)
+    strengths: dict[str, float] = field(default_factory=dict)
 
-    def add(self, path: str, why: str = "", lines: Iterable[int] = ()) -> None:
-        """Append a path unless it is there."""
+    def add(self, path: str, why: str = "", lines: Iterable[int] = (), *, strength: float | None = None) -> None:
+        """Append a path unless it is there. Without a `strength` it has that of its place: 1, 1/2, 1/3 and so on."""
         if path not in self.found and len(self.found) < _DEPTH:
             self.found[path] = (why, tuple(line for line in lines if line > 0))
+            self.strengths[path] = 1 / len(self.found) if strength is None else min(1.0, strength)
 
 
 def failing_tests(corpus: Corpus, clues: Clues, framed: Iterable[str], named: Iterable[str]) -> list[str]:
@@ -65,7 +71,7 @@ def failing_tests(corpus: Corpus, clues: Clues, framed: Iterable[str], named: It
     found = dict.fromkeys(path for path in (*framed, *named) if path in corpus.files and corpus.files[path].test)
     for name in clues.names:
         if name.lower().startswith("test") or name.endswith(("Test", "Tests", "IT")):
-            definers = [path for path in corpus.definers(name) if corpus.files[path].test]
+            definers = sorted(path for path in corpus.definers(name) if corpus.files[path].test)
             found |= dict.fromkeys(definers if len(definers) <= 3 else ())
     return list(found)[:5]
 
@@ -97,7 +103,7 @@ def signals(
     tests = failing_tests(corpus, clues, (path for path, _ in framed), (*given, *(path for path, _ in places)))
     for path, written in places:
         if not corpus.files[path].test:
-            by["mentioned"].add(path, f"`{paths.shown(written)}` is named by the request")
+            by["mentioned"].add(path, f"`{paths.shown(written)}` is named by the request", strength=1.0)
     _routes(corpus, clues, by["mentioned"])
     _names(corpus, clues, by["mentioned"])
     for test in tests:
@@ -108,28 +114,39 @@ def signals(
             by["imports"].add(path, "imported by the failing test")
     words: dict[str, float] = dict(clues.words)
     for word, number in bodies.items():
-        words[word] = words.get(word, 0.0) + min(number, 3)
+        words[word] = words.get(word, 0.0) + _IN_TEST * min(number, 3)
     matches = corpus.matching(words)
     for path, score in matches[:_DEPTH]:
         if score >= 0.2 * matches[0][1]:
-            by["words"].add(path)
+            by["words"].add(path, strength=score / matches[0][1])
     seeds = _seeds(by, tests, [path for path in given if path in corpus.files])
     mentioned = {*clues.names, *sorted(clues.words, key=lambda word: -clues.words[word])[:100]}
-    for path, _ in _walk(corpus, seeds, mentioned):
-        by["graph"].add(path)
+    walked = _walk(corpus, seeds, mentioned)
+    for path, score in walked[:_DEPTH]:
+        by["graph"].add(path, strength=score / walked[0][1])
     return by, tests
 
 
 def fuse(by: Mapping[str, Signal], only: Collection[str] = SIGNALS) -> list[Candidate]:
-    """Fuse the rankings: a file's score is the sum of 1 / (10 + its rank) over the signals that know it."""
+    """Fuse the rankings: a file's score is the sum of its strength times the weight of each signal that knows it."""
     scores: dict[str, float] = {}
     ranks: dict[str, dict[str, int]] = {}
     for name in SIGNALS:
         for rank, path in enumerate(by[name].found if name in only else (), start=1):
-            scores[path] = scores.get(path, 0.0) + 1 / (_K + rank)
+            scores[path] = scores.get(path, 0.0) + WEIGHTS[name] * by[name].strengths[path]
             ranks.setdefault(path, {})[name] = rank
     ordered = sorted(scores, key=lambda path: (-scores[path], path))
-    return [Candidate(path, scores[path], ranks[path], *_reason(path, ranks[path], by)) for path in ordered]
+    least = _LIKELY * scores[ordered[0]] if ordered else 0.0
+    return [
+        Candidate(
+            path,
+            scores[path],
+            ranks[path],
+            *_reason(path, ranks[path], by),
+            scores[path] >= least or any(name not in _WHY for name in ranks[path]),
+        )
+        for path in ordered
+    ]
 
 
 def ordinal(number: int) -> str:
@@ -194,7 +211,8 @@ def _names(corpus: Corpus, clues: Clues, into: Signal) -> None:
             told.setdefault(path, []).append((-worth, name))
     for path in sorted(scores, key=lambda path: (-scores[path], path)):
         names = [name for _, name in sorted(told[path])]
-        into.add(path, f"defines `{names[0]}`", (corpus.line_of(path, name) for name in names[:10]))
+        at = (corpus.line_of(path, name) for name in names[:10])
+        into.add(path, f"defines `{names[0]}`", at, strength=scores[path] / _SURE)
 
 
 def _imported(corpus: Corpus, test: str) -> list[str]:
@@ -277,11 +295,11 @@ def _edges(corpus: Corpus, path: str, mentioned: Collection[str]) -> list[tuple[
         definers = corpus.definers(name)
         if not definers or len(definers) > _TOO_COMMON or path in definers:
             continue
-        weight = sqrt(count)
+        weight = sqrt(count) * corpus.rarity(name)
         weight *= 10 if name in mentioned or any(piece in mentioned for piece in pieces(name)) else 1
         weight *= 10 if len(name) >= 8 and is_compound(name) else 1
         weight *= 0.1 if name.startswith("_") or len(definers) > 5 else 1
-        for definer in definers:
+        for definer in sorted(definers):  # a set's order differs between processes, and a walk that is cut short by it
             if not corpus.files[definer].test:
                 weights[definer] = weights.get(definer, 0.0) + weight
     total = sum(weights.values())

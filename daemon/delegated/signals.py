@@ -77,6 +77,11 @@ _TEST: Final = re.compile(
     r"|(?:^|/)(?:test_[^/]*|[^/]*_test|conftest|[^/]*_spec|tests)\.(?:py|go|rb|rs|ex|exs)$"
     r"|\.(?:test|spec|cy)\.[cm]?[jt]sx?$|(?:^|/)[^/]*(?:Test|Tests|IT|Spec|TestCase)\.(?:java|kt|scala|cs|groovy)$"
 )
+_ASIDE: Final = re.compile(
+    r"(?:^|/)(?:docs?|examples?|samples?|demos?|bench(?:es|marks?)?|scripts|tools|tooling|fixtures|_?vendor(?:ed)?"
+    r"|third_?party|_?extern(?:al)?|generated|declarations)/|(?:^|/)(?:setup|conf|noxfile)\.py$|\.d\.[cm]?ts$|\.pyi$"
+    r"|\.config\.[cm]?[jt]s$|[._-]min\.|\.generated\.|_pb2\.py$|\.pb\.go$"
+)
 _NO_SUBJECT: Final = re.compile(
     r"^(?:test|it|spec)[_-]|[_-](?:test|spec)$|\.(?:test|spec|cy)$|(?:Tests?|IT|Spec|TestCase)$"
 )
@@ -104,6 +109,11 @@ def language(path: str) -> str:
 def is_test(path: str) -> bool:
     """Say whether a file is a test, by its place or its name."""
     return _TEST.search(path) is not None
+
+
+def is_aside(path: str) -> bool:
+    """Say whether a file stands beside the program: examples, tools, declarations, copies of others' code, markup."""
+    return _ASIDE.search(path) is not None or language(path) == "plain"
 
 
 def subject(path: str) -> str:
