@@ -20,8 +20,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from delegated import app, config, logs
 from delegated.folder import order, sig_of
+from delegated.home import state_directory
 from delegated.index import Index
 from delegated.record import pack, unpack
+from delegated.registry import register
 from delegated.testing import ServerThread
 from faults.judging import billed_twice, left_over, results, torn, unsettled
 from harness import BUG
@@ -47,7 +49,6 @@ def materialise(folder: Path, state: dict[str, Any]) -> None:
     What the program knows by a file's number or times is translated to those that the files have here: the index's
     rows, and the order that a claim obeys. What was sent, was sent an hour ago.
     """
-    folder.mkdir(parents=True)
     for path in sorted(state["directories"]):
         (folder / path).mkdir(mode=0o700)
     orders = {}
@@ -91,6 +92,8 @@ def recover(room: Path, state: dict[str, Any]) -> dict[str, Any]:
     shutil.rmtree(room, ignore_errors=True)
     workspace = room / "workspace"
     folder = workspace / FOLDER
+    folder.mkdir(parents=True)
+    register(state_directory(os.environ), str(workspace), str(folder))  # synced before anything is done in the folder
     materialise(folder, state)
     (workspace / "app.py").write_text(BUG)
     ledger = room / "ledger"
