@@ -283,6 +283,7 @@ def test_a_log_that_is_not_there(github: GitHub) -> None:
     assert ran.steps == ["Install delegated", "Name the failure", "Ask"]
 
 
+@pytest.mark.slow
 def test_a_workspace_below_the_root(github: GitHub) -> None:
     """Annotations and SARIF name paths from the root of the repository; the cache finds the RESULT there."""
     house = github.house

@@ -231,6 +231,7 @@ def test_a_bad_configuration_is_said_by_the_client(house: House) -> None:
     assert house.request("lies").exists()
 
 
+@pytest.mark.slow
 def test_two_daemons(house: House) -> None:
     """The second daemon on a folder leaves with 75 and says who holds it."""
     first = house.up()

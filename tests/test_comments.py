@@ -127,6 +127,7 @@ def test_many_at_once_are_no_person(house: House) -> None:
     assert all(each.startswith("last") for each in asked(house))
 
 
+@pytest.mark.slow
 def test_only_the_code_is_watched(house: House) -> None:
     """New directories too, but nothing that git ignores, no vendored, hidden or linked one, and not the folder."""
     (house.workspace / ".gitignore").write_text("ignored/\n*.gen.py\n")

@@ -349,6 +349,7 @@ def test_an_issue_that_names_only_a_route_brings_its_code(house: House, tmp_path
     assert "return runs.begin(request)" in sent
 
 
+@pytest.mark.slow
 def test_a_secret_in_a_guessed_file_is_hidden(house: House, tmp_path: Path) -> None:
     """Also where it would leave in the reason: a route of the request that holds a token."""
     token = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"

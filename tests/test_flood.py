@@ -237,6 +237,7 @@ def test_what_runs_is_a_duplicate_too_and_a_restart_forgets_nothing(house: House
     assert len(server.bills()) == 1
 
 
+@pytest.mark.slow
 def test_a_failure_may_be_asked_again(house: House, server: Server) -> None:
     """What was not answered, and a RESULT that was deleted, are no reason to refuse."""
     house.use(server)

@@ -45,6 +45,7 @@ def test_its_name_says_what_it_follows(name: str, key: str | None, follows: tupl
         assert PREFIX + name in folder.request_names(key)
 
 
+@pytest.mark.slow
 def test_a_question_about_a_result(house: House, server: Server) -> None:
     """The code and the logs of the first request go along, with both answers so far; plain text is a question."""
     house.use(server)

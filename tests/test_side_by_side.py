@@ -33,6 +33,7 @@ def doctor(house: House) -> dict[str, Any]:
     return json.loads(delegate(house, "doctor", "--json").stdout)
 
 
+@pytest.mark.slow
 def test_two_providers_are_asked_side_by_side(house: House, server: Server) -> None:
     """One call over Responses, one over Messages; the receipts say where each went, and both answers are laid out."""
     with_claude(house, server)

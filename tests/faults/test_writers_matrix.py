@@ -85,6 +85,7 @@ ROWS_44_48 = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS_44_48)
 def test_rows_44_48_one_bill_of_the_whole(served: tuple[House, Server], tally: dict[str, Tally], row: str) -> None:
     """However it is written: one RESULT, one bill, and what was asked are the bytes that the writer left."""
