@@ -118,7 +118,7 @@ def patch_command(place: Place, key: str, result: dict[str, Any]) -> str:
         return ""
     at = "" if os.getcwd() == place.workspace else f" -C {shlex.quote(place.workspace)}"
     file = shlex.quote(patch)
-    return " ".join(terminal.clean(f"git{at} apply --check {file} && git{at} apply {file}").split())
+    return terminal.clean(f"git{at} apply --check {file} && git{at} apply {file}").replace("\n", " ")
 
 
 def _brief(result: dict[str, Any]) -> str:
