@@ -219,6 +219,14 @@ def test_strengths_add_up() -> None:
     ]
 
 
+def test_what_only_references_speak_for_is_sent_in_small_number() -> None:
+    """Where no word is known, what is near to a file that was named goes along: three files, not all that are near."""
+    by = {name: rank.Signal() for name in rank.SIGNALS}
+    for path in "abcde":
+        by["graph"].add(path, strength=1.0)
+    assert [each.likely for each in rank.fuse(by)] == [True, True, True, False, False]
+
+
 def test_words_of_tests_do_not_make_a_word_common(tmp_path: Path) -> None:
     """How rare a word is, is counted among the files that may be chosen: forty tests that say it change nothing."""
     code = {"src/pool.py": "def drain(): ...\n", "src/queue.py": "def fill(): ...\n"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from delegated.cli import exits
-from harness import PREFIX, House, Server, request_text
+from harness import PREFIX, House, Server, on_terminal, request_text
 from repositories import git, repository
 from test_receipt import body, furnish, words_of
 
@@ -80,6 +81,21 @@ def test_nothing_is_asked_and_nothing_is_left(house: House) -> None:
     assert "  .env: environment files hold secrets and are never sent" in lines
     assert b"nothing was sent" in flags.stderr
     assert tree(house.tmp) == before
+
+
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_terminal_gets_whole_words(house: House, columns: int) -> None:
+    """No line is wider than the terminal, none ends within a word; what is piped has a line for each file."""
+    house.set(model="gpt-4o")
+    (house.workspace / ".env").write_text("TOKEN=abcdefghijklmnop123\n")
+    flags = ("--issue", "app.py divides by zero", "--files", "app.py,.env")
+    command = [sys.executable, "-P", "-m", "delegated", "preview", *flags]
+    lines = on_terminal(command, columns, cwd=house.workspace, env=house.env).splitlines()
+    shown = [line for line in lines if not line.startswith("delegate: ")]  # on stderr, a line for each warning
+    assert max(map(len, shown)) <= columns
+    piped = preview(house, *flags).stdout.decode()
+    assert re.search(r"(?m)^app\.py +all [0-9]+ +[0-9]+  named by the request", piped)
+    assert " ".join(piped.split()) in " ".join(" ".join(shown).split())
 
 
 def test_every_model_that_would_be_asked_is_shown_and_held_to_the_limit(house: House) -> None:

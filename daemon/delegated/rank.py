@@ -29,6 +29,7 @@ WEIGHTS: Final[Mapping[str, float]] = {
 _IN_TEST: Final = 0.3  # of a word of the request: what a failing test's body says is half preparation
 _SURE: Final = 2.0  # a name in backticks that one file defines: as strong as a definition can be
 _LIKELY: Final = 0.3  # of the best score, to be sent without having been asked for
+_NEAR: Final = 3  # files that only references speak for: they are near to something, and perhaps about nothing
 _DEPTH: Final = 50  # of each ranking
 _TOO_COMMON: Final = 20  # a name that more files define tells nothing
 _JUMP: Final = 0.15
@@ -143,7 +144,8 @@ def fuse(by: Mapping[str, Signal], only: Collection[str] = SIGNALS) -> list[Cand
             scores[path],
             ranks[path],
             *_reason(path, ranks[path], by),
-            scores[path] >= least or any(name not in _WHY for name in ranks[path]),
+            any(name not in _WHY for name in ranks[path])
+            or (scores[path] >= least and ("words" in ranks[path] or ranks[path]["graph"] <= _NEAR)),
         )
         for path in ordered
     ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _MOST: Final = 20
 _LIMIT: Final = 16 << 20
+_LEAST: Final = 24  # columns that words need beside a table
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -165,15 +167,16 @@ def _show(one: dict[str, Any]) -> None:
     from delegated.receipt import usd
 
     where = f" at {one['endpoint']}" if one["endpoint"] else ", on this machine"
-    terminal.out(f"asks     {one['model']}{where}")
+    _tell("asks     ", f"{one['model']}{where}")
     about = "" if one["tokens_exact"] else "about "
-    terminal.out(
-        f"sends    {one['bytes']:,} bytes, {about}{one['tokens']:,} tokens (of at most {one['max_input_tokens']:,})"
+    _tell(
+        "sends    ",
+        f"{one['bytes']:,} bytes, {about}{one['tokens']:,} tokens (of at most {one['max_input_tokens']:,})",
     )
     price = one["price_bound_usd"]
     most = one["max_cost_usd"]
     limit = "no limit" if most is None else f"at most {usd(most)} for all that one request asks"
-    terminal.out("price    not known" if price is None else f"price    at most {usd(price)} for this call; {limit}")
+    _tell("price    ", "not known" if price is None else f"at most {usd(price)} for this call; {limit}")
     if most is not None and (price is None or price > most):
         terminal.warn(f"{one['model']} would not be asked: the limit could not be held")
     if one["files"]:
@@ -182,8 +185,7 @@ def _show(one: dict[str, Any]) -> None:
         rows += [(file["path"], _lines(file), f"{file['tokens']:,}", file["why"]) for file in one["files"]]
         widths = [max(len(row[n]) for row in rows) for n in range(3)]
         for path, lines, tokens, why in rows:
-            text = f"{path.ljust(widths[0])}  {lines.ljust(widths[1])}  {tokens.rjust(widths[2])}  {why}"
-            terminal.out(text.rstrip())
+            _tell(f"{path.ljust(widths[0])}  {lines.ljust(widths[1])}  {tokens.rjust(widths[2])}  ", why)
     _list("beside", [f"{each['kind']}: {each['tokens']:,} tokens, {each['why']}" for each in one["extras"]])
     hidden = one["redactions"]
     _list(
@@ -197,12 +199,25 @@ def _lines(file: dict[str, Any]) -> str:
     return f"all {file['total_lines']:,}" if whole else f"{file['start_line']}-{file['end_line']}"
 
 
+def _tell(head: str, words: str, hang: int | None = None) -> None:
+    """Write a line; on a terminal it goes on where the words began, or at `hang`; below, where there is no room."""
+    columns = terminal.width(sys.stdout)
+    if columns is None or not words:
+        terminal.out(f"{head}{words}".rstrip())
+        return
+    indent = len(head) if hang is None else hang
+    if columns - indent < _LEAST:
+        terminal.wrapped(re.sub(" {2,}", "  ", head), columns, "", "    ")
+        head, indent = " " * 4, 4
+    terminal.wrapped(words, columns, head, " " * indent)
+
+
 def _list(title: str, rows: list[str]) -> None:
     if not rows:
         return
     terminal.out()
     terminal.out(f"{title}: {len(rows)}")
     for row in rows[:_MOST]:
-        terminal.out(f"  {row}")
+        _tell("  ", row, hang=4)
     if len(rows) > _MOST:
         terminal.out(f"  and {len(rows) - _MOST} more: --json lists them")
