@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from faults.disk import Shim, records
-from faults.judging import judge
+from faults.judging import judge, unsettled
 from harness import House, Server, request_text, until
 
 POST = {"method": "POST", "path": "/v1/responses"}
@@ -84,6 +84,8 @@ def test_row_23_a_damaged_record(
         until(lambda: all(house.result_path(key, "md").exists() for key in DAMAGES), what="all pages")
     if name == "*/done":
         until(lambda: all(house.has_result(key) for key in DAMAGES), what="all RESULTs")
+    if name == "*/nothing":
+        until(lambda: not unsettled(house.folder), what="all are settled")
     daemon.kill()
     assert len(server.bills()) == (len(DAMAGES) if billed else 0)
     for key in DAMAGES:
@@ -100,6 +102,27 @@ def test_row_23_a_damaged_record(
         assert daemon.has("record.damaged")
     if victim == "prompt" and billed:
         assert all("what was sent is damaged" in str(result["warnings"]) for result in found.values())
+
+
+@pytest.mark.slow
+def test_row_23_a_damaged_claim_whose_result_stands_before_done(house: House, server: Server, shim: Shim) -> None:
+    """Row 23: the RESULT protects its request, as it would without a journal: it stays, and nothing is asked."""
+    house.use(server)
+    daemon = house.up()
+    shim.order(("link", "*/done", 1, 1 << 30, "hang", 0))
+    for key in DAMAGES:
+        house.drop(key, request_text(f"why is it {key}?"))
+    until(lambda: all(house.has_result(key) for key in DAMAGES), what="all RESULTs")
+    daemon.kill()
+    for key in DAMAGES:
+        damage(house.job(key) / "claim", key)
+    before = {key: house.result_path(key).read_bytes() for key in DAMAGES}
+    shim.heal()
+    house.up()
+    house.drop("last")
+    house.result("last")
+    assert {key: house.result_path(key).read_bytes() for key in DAMAGES} == before
+    assert len(server.bills()) == len(DAMAGES) + 1
 
 
 @pytest.mark.slow
