@@ -125,7 +125,7 @@ class Agenda:
                     self.log.error("job.interrupted", reason=str(error))
                     again = True
                     await asyncio.sleep(ERROR_PAUSE_S)
-                except Exception:
+                except Exception:  # the job boundary: one job's fault must not stop the others
                     self.log.exception("job.broke")
                     self.broken[key] = tries = self.broken.get(key, 0) + 1
                     again = tries < _TRIES

@@ -309,7 +309,7 @@ class App:
     def _read_anew(self, keyring: Keyring) -> dict[str, Config]:
         """Read all settings, and have the keys at hand that programs print: that may take seconds. Blocking."""
         fresh = {path: self._load(path) for path in self._workers}
-        for endpoint in {each: None for config in fresh.values() for each in config.endpoints.values()}:
+        for endpoint in dict.fromkeys(each for config in fresh.values() for each in config.endpoints.values()):
             with contextlib.suppress(OperatorError):  # whoever needs it says what is wrong
                 keyring.find(endpoint)
         return fresh

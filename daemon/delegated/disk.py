@@ -45,7 +45,8 @@ def put(path: str, data: bytes, mode: int | None = None) -> None:
     What has the name is replaced, also a link; `mode` is what the umask leaves when it is not given.
     """
     temp = f"{path}.{os.getpid()}.tmp"
-    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o666)
+    # With its mode from the first moment: what others may not read, they may not read under the other name either.
+    fd = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN, 0o666 if mode is None else mode)
     try:
         with open(fd, "wb") as file:
             file.write(data)

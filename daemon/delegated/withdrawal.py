@@ -64,7 +64,7 @@ class Withdrawal:
             try:
                 if record is not None and desk is not None and await desk.stop(record, running.progress):
                     return  # it runs at the provider: the fetch ends with the provider's word
-            except Exception:
+            except Exception:  # whatever is wrong with the provider, here it is stopped
                 self._agenda.log.exception("job.stop_failed")
             if running.task is not None and not running.answered:
                 running.task.cancel()

@@ -373,36 +373,16 @@ class Worker:
         if session.journal.trouble:
             self._test_disk(session)
             return
-        for key in tuple(agenda.retries):
-            if key not in agenda.jobs:
-                agenda.retries.discard(key)
-                agenda.start(
-                    session,
-                    key,
-                    "",
-                    partial(self._intake.retry, session, key),
-                    redo=partial(agenda.retries.add, key),
-                )
-        for key in tuple(agenda.runs):
-            if key not in agenda.jobs:
-                agenda.runs.discard(key)
-                agenda.start(
-                    session,
-                    key,
-                    "",
-                    partial(self._intake.run_by_name, session, key),
-                    redo=partial(agenda.runs.add, key),
-                )
+        for orders, obey in ((agenda.retries, self._intake.retry), (agenda.runs, self._intake.run_by_name)):
+            for key in tuple(orders):
+                if key not in agenda.jobs:
+                    orders.discard(key)
+                    agenda.start(session, key, "", partial(obey, session, key), redo=partial(orders.add, key))
         while agenda.resume and len(agenda.jobs) < self._settings.concurrency:
             key = agenda.resume.pop(0)
             if key not in agenda.jobs:
-                agenda.start(
-                    session,
-                    key,
-                    "",
-                    partial(self._intake.go_on, session, key),
-                    redo=partial(agenda.resume.append, key),
-                )
+                go_on = partial(self._intake.go_on, session, key)
+                agenda.start(session, key, "", go_on, redo=partial(agenda.resume.append, key))
         if self._beyond and len(agenda.waiting) <= self._settings.max_waiting // 2:
             self._bell.lose()  # there is room again for what was left untouched
         slots = self._settings.concurrency - len(agenda.jobs)
