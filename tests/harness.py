@@ -226,22 +226,35 @@ class House:
     def has_result(self, key: str) -> bool:
         return self.result_path(key).exists()
 
+    def standing(self, key: str) -> dict[str, Any] | None:
+        """Return the RESULT that stands at this moment; none where there is none, or another is about to replace it."""
+        try:
+            value = json.loads(self.result_path(key).read_text())
+        except FileNotFoundError:
+            return None
+        page = self.result_path(key, "md").exists()
+        if not self.has_result(key):
+            return None
+        assert page, "RESULT.md is published before RESULT.json"
+        return value
+
     def result(self, key: str, *, patience: float = PATIENCE_S) -> dict[str, Any]:
-        until(lambda: self.has_result(key), what=f"RESULT {key}", patience=patience)
-        assert self.result_path(key, "md").exists(), "RESULT.md is published before RESULT.json"
-        return json.loads(self.result_path(key).read_text())
+        return until(lambda: self.standing(key), what=f"RESULT {key}", patience=patience)
+
+    def wait_for(self, key: str, wanted: Callable[[dict[str, Any]], bool], *, what: str) -> dict[str, Any]:
+        """Wait until a RESULT stands of which `wanted` is true."""
+
+        def probe() -> dict[str, Any] | None:
+            value = self.standing(key)
+            return value if value and wanted(value) else None
+
+        return until(probe, what=what)
 
     def revision(self, key: str, number: int) -> dict[str, Any]:
         """Wait until the RESULT that stands is of this revision."""
-
-        def probe() -> dict[str, Any] | None:
-            try:
-                value = json.loads(self.result_path(key).read_text())
-            except FileNotFoundError:
-                return None
-            return value if value["request"]["revision"] == number else None
-
-        return until(probe, what=f"revision {number} of {key}")
+        return self.wait_for(
+            key, lambda value: value["request"]["revision"] == number, what=f"revision {number} of {key}"
+        )
 
     def job(self, key: str, revision: int = 1) -> Path:
         found = list((self.folder / ".delegated" / "jobs").glob(f"*/{key}/r{revision}"))

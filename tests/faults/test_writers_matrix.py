@@ -326,10 +326,7 @@ def test_row_52_edited_before_each_record(house: House, server: Server, record: 
     house.request("one").write_text(NEW)
     paused.go_on()
     wanted = hashlib.sha256(NEW.encode()).hexdigest()
-    until(
-        lambda: house.has_result("one") and house.result("one")["request"]["sha256"] == wanted,
-        what="the new bytes asked",
-    )
+    house.wait_for("one", lambda value: value["request"]["sha256"] == wanted, what="the new bytes asked")
     judge(house, server, ["one"])
     bills = len(server.bills())
     asked = words_billed(server, house)
