@@ -18,6 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from answers import GUARDED
 from delegated.folder import PREFIX, Folder
@@ -369,6 +370,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument(
         "--minutes", type=float, default=1e6, metavar="M", help="with --pairs: begin nothing after that"
     )
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="I/N", help="only the I-th of N shares of the points"
+    )
     parser.add_argument("--list", action="store_true", help="only print the points")
     given = parser.parse_args(argv)
     if sys.platform != "linux" or not calls():
@@ -379,6 +383,14 @@ def main(argv: list[str]) -> int:
     for name in given.wire or (["responses"] if given.pairs else SCENES):
         failed += not _scene(name, given)
     return 1 if failed else 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, shares = text.partition("/")
+    share = int(number), int(shares)
+    if not 1 <= share[0] <= share[1]:
+        raise ValueError(text)
+    return share
 
 
 def _scene(name: str, given: argparse.Namespace) -> bool:
@@ -396,6 +408,8 @@ def _scene(name: str, given: argparse.Namespace) -> bool:
             chosen = points
             if given.sample or given.pairs:
                 chosen = chance.sample(points, min(given.sample or len(points), len(points)))
+            number, shares = given.part  # by name: another process may have come by a few others
+            chosen = [point for point in chosen if crc32(point.encode()) % shares == number - 1]
             if given.pairs and given.sample:
                 sweep.some_pairs(points, given.sample, chance)
             elif given.pairs:
