@@ -140,6 +140,14 @@ def test_json_is_found_where_weak_models_put_it(wrap: str) -> None:
     assert read(reply(text), PROMPT) == read(reply(), PROMPT)
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("piece", ["```json\n", "```json\n{\n", "~~~\n```\n", "{", '{"a":', "```\n\n```\n"])
+def test_a_hostile_answer_is_read_in_linear_time(piece: str) -> None:
+    """A model may answer anything at length."""
+    with pytest.raises(AnswerError):
+        read(reply(piece * (1_000_000 // len(piece))), PROMPT)
+
+
 def test_harmless_faults_are_mended() -> None:
     """Letter case, hyphens, numbers as strings, null for empty, missing optional parts, keys nobody asked for."""
     answer = {

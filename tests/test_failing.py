@@ -97,6 +97,28 @@ def test_a_test_is_found_by_its_name(path: str, text: str, said: str, expected: 
     assert list(failing(path, text, lines=(), said=said)) == [tests.Test(*each) for each in expected]
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("path", "head"),
+    [("test_a.py", "def test_{}():\n    x\n"), ("a.test.ts", "  it('takes one {}', () => {{\n  }});\n")],
+)
+def test_names_that_almost_stand_there_cost_linear_time(path: str, head: str) -> None:
+    """Two thousand tests, and as many words that each only begin with the name of one."""
+    text = "".join(map(head.format, range(2_000)))
+    said = " ".join(f"test_{n}x takes one {n}x" for n in range(2_000)) * 4
+    assert failing(path, text, lines=(), said=said) == ()
+
+
+def test_a_name_stands_there_as_a_whole() -> None:
+    """Not as a part of a longer word on either side, and also where it begins or ends with another character."""
+    text = "it('$take() twice', () => {});\nit('(empty)', () => {});\n"
+    assert [test.name for test in failing("a.test.js", text, lines=(), said="\u2717 $take() twice")] == [
+        "$take() twice"
+    ]
+    assert [test.name for test in failing("a.test.js", text, lines=(), said="\u2717 (empty)")] == ["(empty)"]
+    assert failing("a.test.js", text, lines=(), said="a$take() twice, $take() twicely, (emptyish), a(empty)") == ()
+
+
 def test_a_test_is_found_by_the_line_in_its_trace() -> None:
     """Before those that are only named."""
     found = failing("test_pool.py", PYTHON, lines=(15,), said="test_full")

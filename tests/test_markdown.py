@@ -180,7 +180,7 @@ def test_prose_keeps_what_helps_a_reader(text: str, markdown: str) -> None:
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize(
     "piece",
-    ["`", "**a", "[", " ", "http://", "_", "``a`", "a "],
+    ["`", "**a", "[", " ", "http://", "_", "``a`", "a ", "\x9d", "\x1b]"],
 )
 @pytest.mark.parametrize(("before", "after"), [("", ""), ("[a](", ""), ("``` ", "`"), ("\x1b[", ""), ("**", "*")])
 def test_hostile_text_is_read_in_linear_time(before: str, piece: str, after: str) -> None:

@@ -547,7 +547,8 @@ def test_a_rendered_request_reads_well() -> None:
     "text",
     [
         "[", ">", "- ", "1. ", "`", "*", "#", "# ", "<", "|", "\\", "&amp;", "a *", "![", "](", "<!--", "\t", "> a\nb\n", "- a\n", "- a\nb\n", "a\n=\n",
-        "```\n", "```x\n", "# a\n", "## Issue\n", "## File Contents\n", "**a.py**\n", "[a]: b\n", "<pre>\n", "DELEGATE TO GPT-4O:", "DELEGATE TO GPT-4O:\n",
+        "```\n", "```x\n", "# a\n", "## Issue\n", "## File Contents\n", "**a.py**\n",
+        "# File Contents\n## a.py\n```\n```sh\n```\nstray\n", "[a]: b\n", "<pre>\n", "DELEGATE TO GPT-4O:", "DELEGATE TO GPT-4O:\n",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(

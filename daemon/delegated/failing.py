@@ -14,12 +14,14 @@ MOST: Final = 3  # tests of one file
 _MAX_TEXT: Final = 256 << 10
 _MAX_SAID: Final = 200_000  # characters of the end of what was said
 _MAX_TESTS: Final = 2_000
+_MAX_TRIES: Final = 200_000  # of a name at a place
 _MAX_LINES: Final = 400  # of one test
 
 _PASSED: Final = re.compile(
     r"\b(?:PASSED|SKIPPED|XFAIL|XPASS)\b|^\s{0,20}(?:[\u2713\u2714\u221a]|ok\b|--- (?:PASS|SKIP))"
     r"|\.\.\. ?(?:ok|ignored)\s*$"
 )
+_WORD: Final = re.compile(r"\w+")
 _NAMED: Final = {
     "python": r"^[ \t]{0,40}(?:async[ \t]{1,4})?def[ \t]{1,4}(test\w{0,200})",
     "go": r"^func[ \t]{1,4}((?:Test|Benchmark|Fuzz|Example)\w{0,200})\(",
@@ -58,16 +60,33 @@ def failing(path: str, text: str, *, lines: Collection[int], said: str) -> tuple
     found = sorted(_tests(path, text[:_MAX_TEXT]), key=lambda test: test.start)
     held = [test for line in lines for test in found if test.start <= line <= test.end]
     words = "\n".join(line for line in said[-_MAX_SAID:].split("\n") if not _PASSED.search(line))
-    named = [(at, test) for test in found if (at := _place(test.name, words)) >= 0]
+    places = _places({test.name for test in found}, words)
+    named = [(places[test.name], test) for test in found if test.name in places]
     named.sort(key=lambda each: (each[0], each[1].start))
     return tuple(dict.fromkeys((*held, *(test for _, test in named))))[:MOST]
 
 
-def _place(name: str, words: str) -> int:
-    if name not in words:
-        return -1
-    match = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", words)
-    return match.start() if match else -1
+def _places(names: Collection[str], words: str) -> dict[str, int]:
+    """Return where each name that stands in `words` as a whole first does so; looked for by its first word."""
+    by_word: dict[str, list[tuple[str, int]]] = {}
+    for name in names:
+        if first := _WORD.search(name):
+            by_word.setdefault(first[0], []).append((name, first.start()))
+    found: dict[str, int] = {}
+    tries = _MAX_TRIES
+    for word in _WORD.finditer(words):
+        waiting = by_word.get(word[0], [])
+        for name, before in tuple(waiting):
+            tries -= 1
+            if tries < 0:  # titles by the hundred that all begin with the same word
+                return found
+            at = word.start() - before
+            end = at + len(name)
+            whole = at >= 0 and not _WORD.match(words[at - 1 : at]) and not _WORD.match(words, end)
+            if whole and words.startswith(name, at):
+                found[name] = at
+                waiting.remove((name, before))
+    return found
 
 
 def _tests(path: str, text: str) -> Iterator[Test]:

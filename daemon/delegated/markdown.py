@@ -10,7 +10,8 @@ from typing import Final
 # so that it cannot hide the words after it.
 _ESCAPES: Final = re.compile(
     "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor moves, erasing
-    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c\n]{0,4096}(?:\x07|\x1b\\\\|\x9c)"  # titles, links
+    # Titles, links. None holds an opener, or a run of them would be read to its end from each.
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\n\x80-\x9f]{0,4096}(?:\x07|\x1b\\\\|\x9c)"
     "|\x1b[ -/]*[0-~]?"
 )
 # Control characters but newline and tab, and every character that reorders, hides or joins text without showing itself.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
@@ -12,9 +13,7 @@ from delegated import plain
 TEXT_CAP: Final = 20_000  # characters of one string
 LIST_CAP: Final = 20  # items of one list
 _SCAN_CAP: Final = 200  # objects tried in prose: `{` by the thousand must not cost a thousand scans to the end
-_FENCED: Final = re.compile(
-    r"^[ \t]*(`{3,}|~{3,})[ \t]*(?:json[c5]?)?[ \t]*\n(.*?)^[ \t]*\1[ \t]*$", re.M | re.S | re.I
-)
+_OPENS: Final = re.compile(r"(`{3,}|~{3,})[ \t]*(?:json[c5]?)?", re.I)
 
 
 class NotJson(ValueError):
@@ -62,9 +61,9 @@ def _candidates(text: str) -> Iterator[Any]:
     else:
         yield whole
         return
-    for found in _FENCED.finditer(text):
+    for block in _fenced(text):
         try:
-            yield plain.parse(found[2])
+            yield plain.parse(block)
         except ValueError as error:
             yield ValueError(_reason(error))
     decoder = json.JSONDecoder(parse_constant=plain.refuse_constant)
@@ -79,6 +78,25 @@ def _candidates(text: str) -> Iterator[Any]:
         else:
             yield value
         at = text.find("{", end)
+
+
+def _fenced(text: str) -> Iterator[str]:
+    """Yield what stands in fences of JSON; one that is never closed is none. In time linear in the text."""
+    rows = text.split("\n")
+    bare = [row.strip() for row in rows]
+    closing: dict[str, list[int]] = {}
+    for place, row in enumerate(bare):
+        if row[:3] in ("```", "~~~"):
+            closing.setdefault(row, []).append(place)
+    at = 0
+    while at < len(rows):
+        opened = _OPENS.fullmatch(bare[at])
+        ends = closing.get(opened[1], []) if opened else []
+        end = bisect_right(ends, at)
+        if end < len(ends):
+            yield "\n".join(rows[at + 1 : ends[end]])
+            at = ends[end]
+        at += 1
 
 
 def _wrapped(value: object) -> Iterator[Any]:

@@ -49,10 +49,20 @@ class Reading:
     unclosed: int | None = None
 
 
-def read(lines: list[str], start: int, level: int) -> Reading:
+@dataclass(slots=True)
+class Patience:
+    """How many lines may still be looked at for the pairs of one page: each is, once, on one that people write.
+
+    Where fences by the thousand never come out even, each would be paired to the page's end. Then it is read strictly.
+    """
+
+    lines: int
+
+
+def read(lines: list[str], start: int, level: int, patience: Patience) -> Reading:
     """Read the files from line `start` (0-based) on, below a heading of `level`."""
-    strict = _walk(lines, start, level, paired=False)
-    paired = _walk(lines, start, level, paired=True)
+    strict = _walk(lines, start, level, None)
+    paired = _walk(lines, start, level, patience)
     assert strict is not None, "only pairing gives up"
     if paired is None or (paired.end == strict.end and paired.files == strict.files):
         return strict
@@ -112,9 +122,9 @@ def _starts_file(lines: list[str], at: int, level: int, form: int | None) -> tup
     return None if 0 < found[0] <= level and not re.search(r"[./]", found[1]) else found
 
 
-def _walk(lines: list[str], start: int, level: int, *, paired: bool) -> Reading | None:
-    """Read the section in one way; None where pairing does not come out even."""
-    reading = Reading(paired=paired)
+def _walk(lines: list[str], start: int, level: int, pairing: Patience | None) -> Reading | None:
+    """Read the section in one way; None where pairing does not come out even, or takes too long."""
+    reading = Reading(paired=pairing is not None)
     form: int | None = None
     at = start
     while (at := _skip(lines, at)) < len(lines):
@@ -123,10 +133,13 @@ def _walk(lines: list[str], start: int, level: int, *, paired: bool) -> Reading 
             form, path, below = found
             opening = fence(lines[below])
             assert opening is not None
-            by_pairs = paired and opening.mark == "```"
-            end = _end_by_pairs(lines, below, level, form) if by_pairs else _end_strictly(lines, below, opening)
+            by_pairs = pairing if opening.mark == "```" else None
+            if by_pairs is None:
+                end = _end_strictly(lines, below, opening)
+            else:
+                end = _end_by_pairs(lines, below, level, form, by_pairs)
             if end is None:
-                if by_pairs:
+                if by_pairs is not None:
                     return None
                 reading.doubtful, reading.unclosed, end = True, below, len(lines)
             text = code(lines[below + 1 : end], opening).rstrip("\n")
@@ -153,10 +166,13 @@ def _end_strictly(lines: list[str], below: int, opening: Fence) -> int | None:
     return next((at for at in range(below + 1, len(lines)) if opening.closed_by(lines[at])), None)
 
 
-def _end_by_pairs(lines: list[str], below: int, level: int, form: int) -> int | None:
+def _end_by_pairs(lines: list[str], below: int, level: int, form: int, patience: Patience) -> int | None:
     inner: Fence | None = None
     last_bare = None
     for at in range(below + 1, len(lines)):
+        patience.lines -= 1
+        if patience.lines < 0:
+            return None
         mark = fence(lines[at])
         if mark is None or not mark.mark.startswith("```"):
             in_bare = inner is not None and not inner.info

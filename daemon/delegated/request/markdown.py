@@ -108,6 +108,7 @@ class _Page:
         self.covered: list[tuple[int, int]] = []
         self.titled = False
         self.paired = False
+        self.patience = embedded.Patience(3 * len(lines))
 
     def read(self) -> None:
         """Fill `gathered`."""
@@ -188,7 +189,7 @@ class _Page:
         return True
 
     def _embedded(self, start: int, first: int, level: int) -> int:
-        reading = embedded.read(self.lines, first, level)
+        reading = embedded.read(self.lines, first, level, self.patience)
         self.paired = reading.paired
         self.gathered.contents += reading.files
         self.covered.append((start, reading.end))
