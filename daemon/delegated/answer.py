@@ -22,21 +22,24 @@ from delegated.analysis import Analysis
 from delegated.calls import JobRecord
 from delegated.comparison import compare
 from delegated.consult import Answered, Begun, Consult, Course, Over, steps_begun
+from delegated.decided import Decided, recall
 from delegated.errors import Refused, RequestError
 from delegated.gather import Gatherer, asked
 from delegated.job import CallState
 from delegated.journal import Journal
 from delegated.models import Model
+from delegated.models.refusing import Refusing
 from delegated.panel import Several, merge, opinion, worst
 from delegated.pricing import ModelFacts, warning
 from delegated.record import Refusal
 from delegated.request import Request
-from delegated.result import Failure, RequestRef, Result, Status, failure
+from delegated.result import BILLED, Failure, RequestRef, Result, Status, failure
 from delegated.trial import tried
 from delegated.veil import veil
 
 _SMALL: Final = 64 << 10
 _STEPS: Final = 9  # of a ladder
+_UNKNOWN_TOKENS: Final = 128_000  # that a model takes of which nothing is known any more
 
 T = TypeVar("T")
 
@@ -84,8 +87,10 @@ class Desk:
     async def stop(self, record: JobRecord, progress: Any) -> bool:
         """Ask the providers to stop this job's calls; True when one is running there, whose end is then fetched."""
         stopped = False
+        self._consult.stop_waiting(record)
         for _ in range(100):  # a job that was just resumed takes its calls up in a moment
-            if self._consult.calls.get(record) or not await record.journal.run(record.may_be_billed):
+            taken = {call.name for _, call in self._consult.calls.get(record, [])}
+            if taken.issuperset(await record.journal.run(record.under_way)):
                 break
             await asyncio.sleep(0.1)
         for model, call in self._consult.calls.get(record, []):
@@ -108,9 +113,14 @@ class Desk:
         self._consult.calls[record] = []
         self._idle.clear()
         try:
-            return await record.journal.run(self._veiled, await self._answer(record, progress, course))
+            result = await self._answer(record, progress, course)
+            loose = await record.journal.run(self._loose, record)
+            if loose:
+                result = replace(result, warnings=(*result.warnings, f"{BILLED}: {loose}, which was not taken up"))
+            return await record.journal.run(self._veiled, result)
         except Over as over:
             await record.journal.run(self._receive_rest, record, course)
+            over = await self._told(over, record, course)
             result = self._result(course, over.status, error=over.error, problems=over.problems)
             return await record.journal.run(self._veiled, result)
         except BaseException:
@@ -134,12 +144,16 @@ class Desk:
         except RequestError as error:
             fail = failure("invalid_request", "the request cannot be used", claim.id)
             raise Over("rejected", fail, map(str, error.problems)) from error
+        found = await record.journal.run(recall, record) if record.found or record.heir else None
+        limits = self._limits
+        course.decided = found or Decided(asked(request, limits), limits.retry_below, limits.ladder)
+        record.decided = course.decided.header()
         title = request.questions[-1] if follows else request.issue
         course.ref = replace(course.ref, title=_title(title), follows=follows[0] if follows else "")
         course.warnings += request.warnings
         if request.options.id not in ("", claim.id):
             course.warnings.append(f"`id: {request.options.id}` is not heeded: the file's name says {claim.id}")
-        models = asked(request, self._limits)
+        models = course.decided.models
         if request.options.compare and len(models) == 1:
             course.warnings.append("there is nothing to compare: name further models, or set `compare_models`")
         course.model = progress.model = ", ".join(models)
@@ -148,10 +162,10 @@ class Desk:
         model = await self._find(models[0], record, request, course)
         answered = await self._consult.finish(await self._consult.begin(record, request, model, progress, course))
         result = self._result(course, "answered", read=answered.read)
-        if self._limits.retry_below and not answered.reply.simulated:
+        if course.decided.retry_below and not answered.reply.simulated:
             answered = await self._tested(answered)
             reached = await record.journal.run(steps_begun, record)
-            if reached or self._limits.retry_below > answered.read.confidence.score:
+            if reached or course.decided.retry_below > answered.read.confidence.score:
                 result = await self._climbed(answered, course, reached)
         await record.journal.run(self._receive_rest, record, course)
         return replace(result, egress=tuple(course.egress))
@@ -161,6 +175,9 @@ class Desk:
         try:
             model, facts = self._model(name)
         except Refused as error:
+            left = await record.journal.run(_left, record, name, error) if record.found or record.heir else None
+            if left is not None:
+                return left
             named = bool(request.options.models) and error.kind == "unknown_model"
             raise Over(
                 "rejected" if named else "failed",
@@ -177,7 +194,7 @@ class Desk:
     ) -> Result:
         """Ask several models side by side. One that gives no answer has a reason; the others' answers stand."""
         several = Several(progress, len(models))
-        parts = [Course(course.ref, course.spend, model=name) for name in models]
+        parts = [Course(course.ref, course.spend, course.decided, model=name) for name in models]
         ends: list[Analysis | Over] = []
         try:
             begun = [
@@ -237,9 +254,9 @@ class Desk:
         opinions = [opinion(replace(course, model=name), first.read)]
         comparison, shown = compare(opinions)
         last = first
-        for place, step in enumerate(self._limits.ladder[:_STEPS], 1):
-            sure = shown is not None and shown.confidence.score >= self._limits.retry_below
-            if sure and place > reached:
+        for place, step in enumerate(course.decided.ladder[:_STEPS], 1):
+            sure = shown is not None and shown.confidence.score >= course.decided.retry_below
+            if (sure or first.turn.progress.reason == "cancelled") and place > reached:
                 break
             label = {"context": f"{name}, with more files", "critic": f"{name}, as a critic"}.get(step, step)
             cost, took = course.cost_usd, sum(course.timings.values())
@@ -260,7 +277,10 @@ class Desk:
             opinions.append(replace(opinion(replace(course, model=label), end), cost_usd=spent, seconds=seconds))
             comparison, shown = compare(opinions)
         reply = replies[comparison.shown]
-        course.raw, course.model = reply.text, name if comparison.shown not in self._limits.ladder else comparison.shown
+        course.raw, course.model = (
+            reply.text,
+            name if comparison.shown not in course.decided.ladder else comparison.shown,
+        )
         result = self._result(course, "answered", read=shown)
         return replace(result, comparison=comparison) if len(opinions) > 1 else result
 
@@ -291,6 +311,28 @@ class Desk:
         except Exception:  # noqa: BLE001 - a fault of ours, in what only goes along: the answer is paid for, and stands
             structlog.get_logger("delegated.answer").exception("patch.broke")
             return replace(clean, patch_notes=("the edits could not be tried, by a fault in delegated itself",))
+
+    async def _told(self, over: Over, record: JobRecord, course: Course) -> Over:
+        """Return how a job ends without an answer, where a call of it has left and was not even looked up.
+
+        Settings that changed between two lives may end it before it comes to that call. Then nobody knows of it, and
+        no other word than `uncertain` is true.
+        """
+        loose = await record.journal.run(self._loose, record)
+        if not loose:
+            return over
+        if over.status in ("uncertain", "cancelled"):
+            course.warnings.append(f"{BILLED}: {loose}, which was not taken up")
+            return over
+        why = over.error.message if over.error else f"a duplicate of {course.duplicate_of}"
+        course.duplicate_of = ""
+        message = f"{loose} had left already, may be billed, and was not taken up, as the job ends before it: {why}"
+        return Over("uncertain", failure("uncertain", message, record.claim.id), over.problems)
+
+    def _loose(self, record: JobRecord) -> str:
+        """Name the calls that are under way and that this life did not take up. Blocking."""
+        taken = {call.name for _, call in self._consult.calls[record]}
+        return ", ".join(name for name in record.under_way() if name not in taken)
 
     def _receive_rest(self, record: JobRecord, course: Course) -> None:
         """Put on the receipt what an earlier life sent, and this one did not come to: its settings may be others.
@@ -333,6 +375,19 @@ class Desk:
             timings=course.timings,
             raw_response=course.raw,
         )
+
+
+def _left(record: JobRecord, name: str, why: Refused) -> tuple[Model, ModelFacts] | None:
+    """Stand in for a model that is not to be had any more and to which a call has left; None where none has. Blocking.
+
+    What it answered may be on record; else nobody can be asked about it.
+    """
+    sent = next((c.sent for c in record.calls() if c.may_be_billed and c.sent.get("model") == name), None)
+    if sent is None:
+        return None
+    wire = str(sent.get("wire", ""))
+    facts = ModelFacts(name, wire, _UNKNOWN_TOKENS, _UNKNOWN_TOKENS // 8, None, None, None)
+    return Refusing(name, str(sent.get("endpoint", "")), wire, why), facts
 
 
 async def _here(function: Callable[..., T], *args: Any) -> T:

@@ -33,7 +33,10 @@ class JobRecord:
         self.asked_before: Callable[[Prints], Sequence[Asked]] = (
             lambda mine: ()
         )  # notes an asking, returns those like it
-        self.former: Callable[[str], JobRecord | None] = lambda key: None  # the newest revision of another request
+        # The newest revision of another request; one below a number if that is given.
+        self.former: Callable[..., JobRecord | None] = lambda key, below=0: None
+        self.decided: dict[str, Any] = {}  # by which settings it is answered; noted with each send
+        self.heir = False  # it has calls of the same request in a journal that went away
         self.place = f"{place_of(claim.id)}/r{claim.revision}"
         self.turn = 0  # its place in the order in which this life began its jobs
         self._calls: dict[str, CallRecord] = {}  # each once, so that they are known also when the journal is gone
@@ -72,9 +75,17 @@ class JobRecord:
             self._calls[name] = CallRecord(self, name)
         return self._calls[name]
 
+    def calls(self) -> list[CallRecord]:
+        """Return the calls made so far, in order, also those whose records were deleted since."""
+        return [self._call(name) for name in sorted({*self._calls, *self.call_names()})]
+
     def may_be_billed(self) -> bool:
-        """Say whether any call of this job has left the machine for good, also when its records were deleted since."""
-        return any(self._call(name).may_be_billed for name in {*self._calls, *self.call_names()})
+        """Say whether any call of this job has left the machine for good."""
+        return any(call.may_be_billed for call in self.calls())
+
+    def under_way(self) -> list[str]:
+        """Name the calls that have left and whose end is not known."""
+        return [call.name for call in self.calls() if call.state in (CallState.SENT, CallState.ACCEPTED)]
 
     def inherit(self, former: JobRecord) -> None:
         """Record here what is known of the calls of the same request in a journal that went away. Blocking.
@@ -92,6 +103,7 @@ class JobRecord:
             self.journal.dir.sync(f"{self.place}/calls")
         self.journal.dir.sync(self.place)
         self._calls.clear()  # to be read anew
+        self.heir = True
 
 
 class CallRecord:
@@ -355,6 +367,7 @@ class CallRecord:
             "handle": handle,
             "prompt_sha256": prompt_sha256,
             "price_bound_usd": price_bound_usd,
+            "decided": self.job.decided,
         }
         at = self._journal.now()
 

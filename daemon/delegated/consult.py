@@ -19,6 +19,7 @@ from delegated import analysis
 from delegated import prompt as prompts
 from delegated.analysis import Analysis
 from delegated.calls import CallRecord, JobRecord
+from delegated.decided import Decided
 from delegated.errors import AnswerError, Refused, Unavailable, Uncertain
 from delegated.flood import Again, Loop, Prints, judge, prints
 from delegated.gather import Gatherer
@@ -31,7 +32,7 @@ from delegated.prompt import Prompt
 from delegated.receipt import Egress, of_local, of_sends, sendings
 from delegated.reply import Reply, Usage
 from delegated.request import Request
-from delegated.result import Failure, RequestRef, Status, failure
+from delegated.result import CANCELLED, Failure, RequestRef, Status, failure
 
 _SHOWN: Final = 10
 _PLACES: Final = 9  # calls of one model among several; a call's number has two digits
@@ -63,6 +64,7 @@ class Course:
 
     ref: RequestRef
     spend: Spend = field(default_factory=Spend)
+    decided: Decided = field(default_factory=Decided)
     warnings: list[str] = field(default_factory=list)
     egress: list[Egress] = field(default_factory=list)
     usage: Usage | None = None
@@ -148,6 +150,13 @@ class Consult:
         self._counted: set[str] = set()
         self._wall = wall
         self.calls: dict[JobRecord, list[tuple[Model, CallRecord]]] = {}
+        self._waits: dict[CallRecord, asyncio.Timeout] = {}
+
+    def stop_waiting(self, record: JobRecord) -> None:
+        """End what waits to be sent for a job that was cancelled, while other calls of it are out."""
+        for _, call in self.calls.get(record, []):
+            if not call.may_be_billed and call in self._waits:
+                self._waits[call].reschedule(asyncio.get_running_loop().time())
 
     async def begin(
         self,
@@ -168,7 +177,7 @@ class Consult:
         disk fails.
         """
         rounds = self._limits.max_rounds
-        if among or place or self._limits.retry_below:
+        if among or place or course.decided.retry_below:
             rounds = min(rounds, _PLACES // 2)
         turn = _Turn(record, request, *model, progress, course, place * _PLACES, rounds, began=began)
         progress.tell("gathering")
@@ -266,6 +275,9 @@ class Consult:
         turn.progress.tell("gathering", f"round {number}")
         raw = course.raw
         wanted = tuple(dict.fromkeys((*turn.wanted, *read.files_needed)))
+        if turn.progress.reason == "cancelled" and not turn.sent("round"):
+            course.warnings.append(f"round {number} was not asked: {CANCELLED}")
+            return None
         call = turn.call("round")
 
         def make() -> Prompt:
@@ -397,6 +409,8 @@ class Consult:
     async def _ask(self, turn: _Turn, call: CallRecord, prompt: Prompt) -> Reply:
         model, facts, request, progress, course = turn.model, turn.facts, turn.request, turn.progress, turn.course
         claim = call.job.claim
+        if progress.reason == "cancelled" and not call.may_be_billed:
+            raise Over("cancelled", failure("cancelled", CANCELLED, claim.id))
         self.calls[call.job].append((model, call))
         progress.tokens += self._gatherer.tokens().count(prompt.system + prompt.user)
         # Counted from now, not from the claim: what was claimed before a night's power cut is still to be answered.
@@ -411,7 +425,7 @@ class Consult:
             await journal.run(self._count_in, journal)
             self._counted.add(journal.journal_id)
         try:
-            reply = await self._reply(call, prompt, model, deadline)
+            reply = await self._stoppable(call, prompt, model, deadline)
             if reply is None and call.held is not None and not call.may_be_billed:
                 message = f"{call.held.message}; it was waited for {min(given, default=0.0):g} s"
                 raise Over("failed", failure(call.held.kind, message, claim.id))
@@ -420,6 +434,8 @@ class Consult:
                 message = f"no answer within {min(given, default=self._limits.answer_s):g} s{billed}"
                 raise Over("failed", failure("deadline", message, claim.id))
         except (Unavailable, Refused) as error:
+            if error.kind == "cancelled":
+                raise Over("cancelled", failure(error.kind, error.message, claim.id)) from error
             if error.kind == "over_budget":
                 raise Over("rejected", failure(error.kind, error.message, claim.id), (error.message,)) from error
             raise Over("failed", failure(error.kind, error.message, claim.id)) from error
@@ -454,6 +470,19 @@ class Consult:
             message = "it was cancelled by its CANCEL file while the provider worked on it; it may be billed"
             raise Over("cancelled", failure("cancelled", message, claim.id))
         return reply
+
+    async def _stoppable(self, call: CallRecord, prompt: Prompt, model: Model, deadline: float | None) -> Reply | None:
+        """Ask as `_reply` does, until the job is cancelled while this call waits: raises `Refused` then."""
+        try:
+            async with asyncio.timeout(None) as wait:
+                self._waits[call] = wait
+                return await self._reply(call, prompt, model, deadline)
+        except TimeoutError:
+            if not call.may_be_billed:
+                raise Refused("cancelled", CANCELLED) from None
+            return await self._reply(call, prompt, model, deadline)  # it left in that very moment
+        finally:
+            del self._waits[call]
 
     async def _reply(self, call: CallRecord, prompt: Prompt, model: Model, deadline: float | None) -> Reply | None:
         """Ask within `deadline` seconds; None when it passed. Without one only the call itself is bounded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from delegated.calls import JobRecord
 from delegated.errors import Problem
-from delegated.result import BILLED, RequestRef, Result, failure
+from delegated.result import BILLED, CANCELLED, RequestRef, Result, failure
 from delegated.running import Progress
 
 
@@ -44,7 +44,7 @@ def uncertain(record: JobRecord, progress: Progress, at: str) -> Result:
 
 def cancelled(record: JobRecord, progress: Progress, at: str) -> Result:
     """Say who stopped a job, and whether it is billed all the same."""
-    message = "its REQUEST file was deleted" if progress.reason == "deleted" else "it was cancelled by its CANCEL file"
+    message = "its REQUEST file was deleted" if progress.reason == "deleted" else CANCELLED
     return Result(
         status="cancelled",
         request=_ref(record),

@@ -32,6 +32,10 @@ def _request(record: JobRecord, key: str, number: int) -> Request:
     question, more = _asked(record)
     first = record.former(key)
     answer = _result(first)
+    while answer is None and first is not None and record.may_be_billed():
+        # It was asked about an answer that is being asked for anew: what has left was about the one before.
+        first = record.former(key, first.claim.revision)
+        answer = _result(first)
     if first is None or answer is None:
         raise _problem(f"there is no answer to {key} on record that this could ask about", _HINT)
     above = names.followed(first.claim.name)

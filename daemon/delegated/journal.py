@@ -49,12 +49,15 @@ class Journal(Store):
                     for call in job.call_names():
                         yield job.call(int(call[:2]), call[3:])
 
-    def latest(self, key: str) -> JobRecord | None:
-        """Return the newest claimed revision of a request, or None. A torn claim counts as none."""
+    def latest(self, key: str, below: int = 0) -> JobRecord | None:
+        """Return the newest claimed revision of a request (below `below`, if given), or None.
+
+        A torn claim counts as none.
+        """
         place = place_of(key)
         revisions = sorted((int(m[1]) for n in self.dir.names(place) if (m := _REVISION.fullmatch(n))), reverse=True)
         for revision in revisions:
-            job = self.job(key, revision)
+            job = self.job(key, revision) if not below or revision < below else None
             if job is not None:
                 return job
         return None

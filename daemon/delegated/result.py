@@ -99,6 +99,7 @@ class Result:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
+CANCELLED: Final = "it was cancelled by its CANCEL file"
 BILLED: Final = "a call had left already and may be billed by the provider"
 KEPT: Final = "the REQUEST was edited after it was answered; `on_edit: keep` is set, so it was not asked again"
 

@@ -9,8 +9,10 @@ from functools import partial
 from delegated import folder as names
 from delegated.agenda import GONE_S, Agenda
 from delegated.calls import JobRecord
+from delegated.errors import Refused
 from delegated.folder import Bytes, Held
 from delegated.plan import Sig, Waiting
+from delegated.result import CANCELLED
 from delegated.running import Running
 from delegated.session import Session
 
@@ -111,6 +113,8 @@ class Withdrawal:
         start takes up again, must not pay for what nobody asks any more. `sig` is the claimed state of the file.
         """
         claim = record.claim
+        if running.progress.reason == "cancelled":
+            raise Refused("cancelled", CANCELLED)  # one of its calls is being stopped at the provider; no other leaves
         until = time.monotonic() + GONE_S
         while True:
             entry = session.folder.entry(claim.name)

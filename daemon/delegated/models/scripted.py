@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
-from delegated.errors import Refused
+from delegated.errors import Refused, Uncertain
 from delegated.models import CallLog
 from delegated.prompt import Prompt
 from delegated.reply import OUTCOMES, Outcome, Reply, Usage
@@ -34,9 +34,14 @@ class Scripted:
         self._path = path
 
     async def ask(self, prompt: Prompt, log: CallLog) -> Reply:
-        """Return the reply, from the log if it is there. Raises `Refused` if the script has no usable answer."""
+        """Return the reply, from the log if it is there.
+
+        Raises `Refused` if the script has no usable answer, `Uncertain` where a call to a paid model has left.
+        """
         if log.reply is not None:
             return log.reply
+        if log.in_doubt or log.response_id:
+            raise Uncertain(f"a call to another model has left, and {self.name} cannot look it up")
         log.phase("asking", "playing from a script; no language model is asked")
         words = f"{prompt.system}\n{prompt.user}"
         for entry in await asyncio.to_thread(self._read):

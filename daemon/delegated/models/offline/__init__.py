@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 
+from delegated.errors import Uncertain
 from delegated.models import CallLog
 from delegated.models.offline.answer import answer
 from delegated.prompt import Prompt
@@ -25,9 +26,14 @@ class Offline:
     wire = "local"
 
     async def ask(self, prompt: Prompt, log: CallLog) -> Reply:
-        """Return the reply, from the log if it is there. Reading runs in a thread: it may parse megabytes of code."""
+        """Return the reply, from the log if it is there. Reading runs in a thread: it may parse megabytes of code.
+
+        Raises `Uncertain` where a call to a paid model has left under this log.
+        """
         if log.reply is not None:
             return log.reply
+        if log.in_doubt or log.response_id:
+            raise Uncertain(f"a call to another model has left, and {self.name} cannot look it up")
         log.phase("asking", "reading the trace and the code; no language model is asked")
         text = json.dumps(await asyncio.to_thread(answer, prompt), ensure_ascii=True)
         reply = Reply("completed", text, NAME, text, Usage(0, 0, 0), simulated=True)
