@@ -175,7 +175,7 @@ def test_too_much_is_cut_and_said() -> None:
     assert len(found.hypotheses) == LIST_CAP
     assert max(len(h.explanation) for h in found.hypotheses) == TEXT_CAP - 1
     assert any("hypotheses had 30 items" in warning for warning in found.warnings)
-    assert any("hypotheses[0].explanation was 20,001 characters" in warning for warning in found.warnings)
+    assert any("hypotheses[0].explanation was 40,000 characters" in warning for warning in found.warnings)
 
 
 JSON = st.recursive(

@@ -7,6 +7,7 @@ words, never within a private key or a quoted value, and never between a value a
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from typing import Final
 
 from delegated.pem import private_keys
@@ -49,9 +50,9 @@ def before(text: str, at: int) -> int:
         return at
     if line > at // 2:
         return line
+    breaks = [line, *(found.start() for found in _BREAK.finditer(text, line, at + 1))]
     while at > line:
-        if not _BREAK.match(text, at):
-            at = max((found.start() for found in _BREAK.finditer(text, line, at)), default=line)
+        at = breaks[bisect_right(breaks, at) - 1]
         value = _value(text, at)
         if value is None:
             break

@@ -146,7 +146,8 @@ def _result(each: dict[str, Any], told: Told) -> None:
         error = tail(text.strip(), _ERROR_CHARS)
         if error in told.errors:
             told.errors.remove(error)
-        told.errors.append(error)
+        if error:  # nothing of an endless word without spaces may be kept
+            told.errors.append(error)
 
 
 def _output(value: Any, depth: int = 0) -> tuple[str, int | None]:
