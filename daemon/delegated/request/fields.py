@@ -156,6 +156,8 @@ def _show(node: Node) -> str:
     if node.kind in ("list", "map"):
         return "a list" if node.kind == "list" else "a mapping"
     text = node.text if len(node.text) <= 60 else head(node.text, 60) + "…"
+    if text == "…":  # of one long word no part is shown: it may be a secret
+        return f"a word of {len(node.text):,} characters"
     return repr(text) if node.kind == "text" else f"`{ascii(text)[1:-1]}`"
 
 
