@@ -170,14 +170,12 @@ def test_harmless_faults_are_mended() -> None:
 
 def test_too_much_is_cut_and_said() -> None:
     """Lists and strings have an end; the warning says what was cut."""
-    many = [
-        {"cause": f"c{n}", "likelihood": "low", "evidence": [], "explanation": "y" * (TEXT_CAP + 1)} for n in range(30)
-    ]
+    many = [{"cause": f"c{n}", "likelihood": "low", "evidence": [], "explanation": "y " * TEXT_CAP} for n in range(30)]
     found = read(reply(changed(hypotheses=many)), PROMPT)
     assert len(found.hypotheses) == LIST_CAP
-    assert max(len(h.explanation) for h in found.hypotheses) == TEXT_CAP
+    assert max(len(h.explanation) for h in found.hypotheses) == TEXT_CAP - 1
     assert any("hypotheses had 30 items" in warning for warning in found.warnings)
-    assert any("hypotheses[0].explanation was 20,001 characters" in warning for warning in found.warnings)
+    assert any("hypotheses[0].explanation was 40,000 characters" in warning for warning in found.warnings)
 
 
 JSON = st.recursive(

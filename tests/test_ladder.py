@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Any
 
 import pytest
@@ -107,6 +109,31 @@ def test_the_steps_end_with_the_first_that_is_sure(house: House, server: Server)
     assert [sent(call) for call in result["egress"][:2]] == [["app.py"], ["app.py", "helper.py"]]
     assert (result["model"], result["root_cause"]) == ("gpt-4o-mini", EMPTY["root_cause"])
     verified(house, "b")
+
+
+def test_what_is_hidden_in_an_answer_is_on_the_receipt(house: House, server: Server) -> None:
+    """A model may say a secret that it was not sent: its words, and what was wrong with them, go back without it."""
+    house.use(server, retry_below=0.6, ladder="critic", find_files=0)
+    secret = "correct-horse-battery-staple"
+    (house.workspace / ".env").write_text(f"PASSPHRASE={secret}\n")
+    script(
+        server,
+        {**WEAK, "verdict": secret},
+        {**WEAK, "root_cause": f"{WEAK['root_cause']} {secret}", "technical_explanation": f"it is {secret}"},
+        DIVIDES,
+    )
+    house.up()
+    house.drop("a", request_text("it fails " * 11 + secret))
+    result = house.result("a")
+    assert [call["call"] for call in result["egress"]] == ["01-first", "02-repair", "10-critic"]
+    for number, call, places in ((2, 1, {"the answer", "the problem"}), (3, 2, {"the answer"})):
+        said = words(server, number)
+        assert secret not in said
+        told = result["egress"][call]["redactions"]
+        assert {each["where"] for each in told} == {"issue", *places}
+        assert {each["placeholder"] for each in told} == set(re.findall(r"\[REDACTED:[^\]…]+\]", said))
+    assert secret[:8] not in json.dumps(result), "nor is it in the title, which is cut"
+    verified(house)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from delegated import shape, syntax
+from delegated.cuts import head
 from delegated.errors import AnswerError
 from delegated.markdown import line
 from delegated.quotes import Sent, Spot, spans, spliced
@@ -163,7 +164,7 @@ def read(reply: Reply, prompt: Prompt) -> Analysis:
     """
     if reply.outcome in _NO_ANSWER:
         kind, message = _NO_ANSWER[reply.outcome]
-        said = line(reply.text, 300) if reply.outcome in ("refusal", "failed") else ""
+        said = _in_short(reply.text, 300) if reply.outcome in ("refusal", "failed") else ""
         raise AnswerError(kind, f"{message}: {said}" if said else message)
     if not reply.text.strip():
         raise AnswerError("empty_reply", "the model sent no text")
@@ -172,9 +173,11 @@ def read(reply: Reply, prompt: Prompt) -> Analysis:
     try:
         answer, warnings = shape.read(reply.text, SCHEMA, _CORE)
     except shape.NotJson as error:
-        raise AnswerError("not_json", f"the answer is not JSON: {line(str(error), 300)}") from error
+        raise AnswerError("not_json", f"the answer is not JSON: {_in_short(str(error), 300)}") from error
     except shape.Misfit as error:
-        raise AnswerError("wrong_schema", f"the answer does not fit its schema: {line(str(error), 600)}") from error
+        raise AnswerError(
+            "wrong_schema", f"the answer does not fit its schema: {_in_short(str(error), 600)}"
+        ) from error
     sent = Sent(prompt)
     notes = list(warnings)
     hypotheses = _hypotheses(answer["hypotheses"], sent)
@@ -199,6 +202,12 @@ def read(reply: Reply, prompt: Prompt) -> Analysis:
     )
 
 
+def _in_short(text: str, most: int) -> str:
+    """Put a model's words on one line of `most` characters: secrets are sought in it later."""
+    text = line(text)
+    return text if len(text) <= most else head(text, most - 1) + "…"
+
+
 def _hypotheses(given: list[dict[str, Any]], sent: Sent) -> tuple[Hypothesis, ...]:
     """Check every quote, and rank: as likely as the model holds them, those with evidence that was found first."""
     checked = [
@@ -220,7 +229,7 @@ def _evidence(given: dict[str, Any], sent: Sent) -> Evidence:
     start, end = max(0, given["start_line"]), max(0, given["end_line"])
     found = sent.find(given["path"], given["quote"], start, end)
     if isinstance(found, str):
-        return Evidence(line(given["path"], 300), start, max(start, end), given["quote"], "", False, found)
+        return Evidence(_in_short(given["path"], 300), start, max(start, end), given["quote"], "", False, found)
     return Evidence(found.path, found.start_line, found.end_line, found.quote, found.sha256, True, found.note)
 
 
@@ -229,7 +238,9 @@ def _fixes(given: list[dict[str, Any]], sent: Sent, notes: list[str]) -> tuple[F
     for number, each in enumerate(given, 1):
         file = sent.resolve(each["file"]) or each["file"].strip()
         if file and _NO_PATH.search(file):
-            notes.append(f"fix {number} names a file outside the workspace ({line(file, 80)!r}); the name was dropped")
+            notes.append(
+                f"fix {number} names a file outside the workspace ({_in_short(file, 80)!r}); the name was dropped"
+            )
             file = ""
         fix = Fix(
             priority=min(max(each["priority"], 0), 99) or number,

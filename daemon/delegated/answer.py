@@ -40,6 +40,7 @@ from delegated.veil import veil
 _SMALL: Final = 64 << 10
 _STEPS: Final = 9  # of a ladder
 _UNKNOWN_TOKENS: Final = 128_000  # that a model takes of which nothing is known any more
+_TITLE: Final = 120  # characters
 
 T = TypeVar("T")
 
@@ -300,10 +301,11 @@ class Desk:
     def _veiled(self, result: Result) -> Result:
         """Take out the secrets that a model, a provider or the request brought; try the edits. Reads the workspace.
 
-        In this order: an edit out of which something was taken is not tried.
+        In this order: an edit out of which something was taken is not tried; a title is cut that holds none.
         """
         gatherer, key = self._gatherer, result.request.id
         clean = veil(result, known=gatherer.secrets(), seed=key, sieve=gatherer.sieve)
+        clean = replace(clean, request=replace(clean.request, title=_short(clean.request.title)))
         try:
             return tried(clean, names.result_name(key, "patch"), gatherer.now, lambda parts: gatherer.hide(parts, key))
         except OSError:
@@ -395,8 +397,11 @@ async def _here(function: Callable[..., T], *args: Any) -> T:
 
 
 def _title(issue: str) -> str:
-    line = next((line.strip() for line in issue.splitlines() if line.strip()), "")
-    return line if len(line) <= 120 else line[:119] + "…"
+    return next((line.strip() for line in issue.splitlines() if line.strip()), "")
+
+
+def _short(title: str) -> str:
+    return title if len(title) <= _TITLE else title[: _TITLE - 1] + "…"
 
 
 def _day(seconds: float) -> str:

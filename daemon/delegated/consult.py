@@ -219,7 +219,8 @@ class Consult:
         key = answered.turn.record.claim.id
 
         def make() -> Prompt:
-            return prompts.critic(answered.prompt, self._gatherer.hidden(answered.reply.text, key))
+            (shown,), redactions = self._gatherer.hidden([(prompts.ANSWER, answered.reply.text)], key)
+            return prompts.critic(answered.prompt, shown, redactions)
 
         return await self._step(answered, place, "critic", make, new=False)
 
@@ -251,8 +252,9 @@ class Consult:
         except AnswerError as error:
             if error.kind not in ("not_json", "wrong_schema") or reply.simulated:
                 raise _unusable(error, key) from error
-            shown = await run(self._gatherer.hidden, reply.text, key)
-            again = prompts.repair(prompt, shown, error.message)
+            parts = [(prompts.ANSWER, reply.text), (prompts.PROBLEM, error.message)]
+            (shown, problem), redactions = await run(self._gatherer.hidden, parts, key)
+            again = prompts.repair(prompt, shown, problem, redactions)
             turn.course.warnings.append(f"the answer was malformed ({error.message}); it was asked for once more")
         call = turn.call("repair")
         again = await self._recorded_prompt(call, lambda: again)

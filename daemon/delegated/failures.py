@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
+from delegated.cuts import after, before, head
+
 _LINE_CHARS: Final = 2_000
 
 
@@ -40,7 +42,7 @@ def counts(error: BaseException) -> bool:
 
 def one_line(error: BaseException) -> str:
     """Say an exception in one line, as Python does: its type and its message."""
-    return " ".join("".join(traceback.format_exception_only(error)).split())[:_LINE_CHARS]
+    return head(" ".join("".join(traceback.format_exception_only(error)).split()), _LINE_CHARS)
 
 
 def frames_of(error: BaseException) -> Iterator[str]:
@@ -62,8 +64,8 @@ def shortened(log: str, limit: int) -> str:
     """Cut a long log in its middle: how it began and how it ended say most."""
     if len(log) <= limit:
         return log
-    head = limit // 4
-    return f"{log[:head]}\n[… {len(log) - limit:,} characters …]\n{log[head - limit :]}"
+    end, start = before(log, limit // 4), after(log, len(log) - (limit - limit // 4))
+    return f"{log[:end]}\n[… {start - end:,} characters …]\n{log[start:]}"
 
 
 def as_logs(run: Sequence[Failed]) -> str:

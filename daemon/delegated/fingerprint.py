@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from delegated.cuts import head
 from delegated.traces import Frame, error, frames
 
 VERSION: Final = 1  # whoever changes what goes into a fingerprint raises it: the old names then mean nothing
@@ -74,7 +75,9 @@ def fingerprint(log: str, root: str = "") -> Fingerprint | None:
     parts = (f"version {VERSION}", *said, *own)
     digest = hashlib.sha256("\n".join(parts).encode("utf-8", "replace")).hexdigest()
     title = " ".join(title.split())
-    return Fingerprint(f"ci{VERSION}-{digest[:20]}", title[:_MOST_TITLE], parts)
+    return Fingerprint(
+        f"ci{VERSION}-{digest[:20]}", title if len(title) <= _MOST_TITLE else f"{head(title, _MOST_TITLE)}…", parts
+    )
 
 
 def masked(text: str) -> str:
@@ -99,7 +102,7 @@ def _words(log: str) -> tuple[str, ...]:
 def _last(lines: Iterator[str]) -> tuple[str, ...]:
     found: dict[str, str] = {}
     for line in lines:
-        found.setdefault(masked(line), line[:_MOST_LINE])
+        found.setdefault(masked(line), line)
         if len(found) == _WORDS:
             break
     return tuple(reversed(found.values()))

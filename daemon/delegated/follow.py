@@ -7,6 +7,7 @@ from typing import Final
 
 from delegated import folder as names
 from delegated.calls import JobRecord
+from delegated.cuts import head
 from delegated.errors import Problem, RequestError
 from delegated.request import Options, Request, parse
 from delegated.result import Result, from_json
@@ -81,8 +82,8 @@ def _asked(record: JobRecord) -> tuple[str, Request]:
         plain = text.replace("<!-- END -->", "").strip()
         if _suffix(claim.name) != ".md" or not plain or text.startswith("---"):
             raise
-        return plain[:_QUESTION], Request("", options=Options())
-    return request.issue[:_QUESTION], request
+        return head(plain, _QUESTION), Request("", options=Options())
+    return head(request.issue, _QUESTION), request
 
 
 def _result(record: JobRecord | None) -> Result | None:
@@ -104,7 +105,7 @@ def _answer(title: str, result: Result) -> str:
     rows += [f"Possible cause: {each.cause}" for each in found.hypotheses]
     rows += [f"Recommended: {fix.description}" for fix in found.fixes]
     rows += [f"Answered: {text}" for text in found.answers]
-    return "\n".join(row for row in rows if row.strip())[:_ANSWER]
+    return head("\n".join(row for row in rows if row.strip()), _ANSWER)
 
 
 def _suffix(name: str) -> str:

@@ -292,9 +292,12 @@ class Gatherer:
         """Return every exact value that must not leave: our own keys, and those of the workspace's env files."""
         return (*self._known_secrets(), *self._workspace.env_values())
 
-    def hidden(self, text: str, key: str) -> str:
-        """Return a model's words as they may be sent back to it; reads the workspace."""
-        return redact([("the answer", text)], known=self.secrets(), seed=f"{key}/repair", sieve=self.sieve)[0][0]
+    def hidden(self, parts: Sequence[tuple[str, str]], key: str) -> tuple[tuple[str, ...], tuple[Redaction, ...]]:
+        """Return a model's words (where, text) as they may be sent back to it, and what was replaced.
+
+        Reads the workspace.
+        """
+        return redact(parts, known=self.secrets(), seed=f"{key}/repair", sieve=self.sieve)
 
     def now(self, path: str) -> bytes | str:
         """Return a file's bytes as they are at this moment, or why it cannot be read."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Self
 
+from delegated import cuts
 from delegated.tree import Tree
 
 MAX_BLOB: Final = 256 << 10
@@ -424,7 +425,9 @@ def _commit(name: str, data: bytes) -> Commit:
         raise Unreadable(f"commit {name[:12]} is damaged")
     subject = message.decode("utf-8", "replace").strip().partition("\n")[0]
     at, _ = _moment(fields.get("committer", [""])[0])
-    return Commit(name, trees[0], tuple(parents), at, _moment(fields.get("author", [""])[0])[1], subject[:200])
+    return Commit(
+        name, trees[0], tuple(parents), at, _moment(fields.get("author", [""])[0])[1], cuts.head(subject, 200)
+    )
 
 
 def _moment(line: str) -> tuple[int, str]:

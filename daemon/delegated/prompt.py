@@ -20,6 +20,8 @@ VERSION = 2
 _READABLE: Final = (1, VERSION)  # the first one is the same without extras: a prompt on disk is the prompt
 VERDICTS: Final = ("root_cause_found", "likely", "inconclusive", "no_bug_found", "need_more_files")
 LEVELS: Final = ("high", "medium", "low")
+ANSWER: Final = "the answer"  # where a redaction stands in what a model said, and in what was wrong with it
+PROBLEM: Final = "the problem"
 _BAD_ANSWER_CHARS: Final = 24_000  # a malformed answer is shown back up to here: enough to be corrected, not paid twice
 
 
@@ -253,8 +255,10 @@ def render(
     )
 
 
-def repair(prompt: Prompt, bad_text: str, problem: str) -> Prompt:
+def repair(prompt: Prompt, bad_text: str, problem: str, redactions: tuple[Redaction, ...] = ()) -> Prompt:
     """Build the one follow-up that asks for the same answer in the right form.
+
+    `redactions` are those in the answer and the problem.
 
     It repeats the material, since the call before it may be gone at the provider, and shows the malformed answer.
     """
@@ -272,10 +276,7 @@ def repair(prompt: Prompt, bad_text: str, problem: str) -> Prompt:
             "the type and from the list that the schema names, nothing around the object.",
         ]
     )
-    return Prompt(
-        prompt.version, prompt.system, sendable(again + "\n"), prompt.schema, prompt.request, prompt.context,
-        prompt.redactions,
-    )  # fmt: skip
+    return replace(prompt, user=sendable(again + "\n"), redactions=prompt.redactions + redactions)
 
 
 _ATTACK: Final = """\
@@ -284,14 +285,14 @@ the material refutes its first hypothesis, for a step that it does not show, for
 give your own analysis: the same cause only if it withstands, with the evidence that decides it."""
 
 
-def critic(prompt: Prompt, answer: str) -> Prompt:
-    """Build the second reading of an answer: the same material, and the answer to be attacked."""
+def critic(prompt: Prompt, answer: str, redactions: tuple[Redaction, ...] = ()) -> Prompt:
+    """Build the second reading of an answer, in which `redactions` were made: the same material, and the answer."""
     if len(answer) > _BAD_ANSWER_CHARS:
         answer = answer[:_BAD_ANSWER_CHARS] + "\n[…]"
     tags = _tags([*_texts(prompt.request, prompt.context), answer])
     closing = "Answer with the one JSON object of the given schema only."
     user = "\n\n".join([prompt.user.rstrip("\n"), _ATTACK, _block(tags["answer"], answer), closing])
-    return replace(prompt, user=sendable(user + "\n"))
+    return replace(prompt, user=sendable(user + "\n"), redactions=prompt.redactions + redactions)
 
 
 def to_json(prompt: Prompt) -> str:

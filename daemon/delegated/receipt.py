@@ -11,14 +11,16 @@ from typing import Any, Final
 
 from delegated.context import Excerpt, Omitted, lines_of
 from delegated.markdown import cell, inline, span
-from delegated.prompt import Prompt, excerpts_sent, extras_sent, sendable, sha256
+from delegated.prompt import ANSWER, PROBLEM, Prompt, excerpts_sent, extras_sent, sendable, sha256
 from delegated.secrets import Redaction
 
 _MOST_ROWS: Final = 20
 _NAME: Final = "a name"  # where a redaction stands in a path, a pattern or a label
+_ANSWERS: Final = (ANSWER, PROBLEM)
 _PARTS: Final = (
     *("issue", "context", "logs", "attempted fixes", "questions", "repro", "test", "earlier answers"),
     *("uncommitted changes", "last commits"),
+    *_ANSWERS,
 )
 _TITLES: Final = {"changes": "Uncommitted changes", "commits": "Last commits"}
 
@@ -240,7 +242,9 @@ def _secrets_differ(receipt: Egress, prompt: Prompt) -> Iterator[str]:
         yield f"{each.placeholder} in {each.where} line {each.line} was sent and is not on the receipt"
     # A placeholder's nonce stands in nothing that was read: whatever bears it in a file was put there by us.
     known = {each.placeholder for each in receipt.redactions}
-    for nonce in {each.rpartition(":")[2].partition("-")[0] for each in known}:
+    # That of an answer stands in nothing of that answer; in a file it may stand.
+    ours = [each.placeholder for each in receipt.redactions if each.where not in _ANSWERS]
+    for nonce in {each.rpartition(":")[2].partition("-")[0] for each in ours}:
         for head, text in (*excerpts_sent(prompt.user), *extras_sent(prompt.user)):
             for word in re.findall(rf"\[REDACTED:[^\]\n]*:{re.escape(nonce)}-[0-9]+\]", text):
                 if word not in known:

@@ -14,6 +14,7 @@ from functools import cache
 from itertools import islice
 from typing import Final
 
+from delegated.cuts import head
 from delegated.request import Request
 from delegated.request.marks import fence, phrase
 
@@ -194,7 +195,7 @@ def _block(lines: Sequence[str], at: int, said: str, closing: str) -> Remark | N
 
 
 def _made(at: int, words: Sequence[str]) -> Remark | None:
-    text = "\n".join(words).strip()[:_LENGTH]
+    text = head("\n".join(words).strip(), _LENGTH)
     return Remark(at + 1, at + len(words), text) if text else None
 
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 from delegated import plain
+from delegated.cuts import head
 
 TEXT_CAP: Final = 20_000  # characters of one string
 LIST_CAP: Final = 20  # items of one list
@@ -132,7 +133,7 @@ class _Fit:
         return self._string(value, where)
 
     def _refuse(self, where: str, value: object, wanted: str) -> None:
-        shown = repr(value[:40]) if isinstance(value, str) else plain.word(value)
+        shown = repr(head(value, 40)) if isinstance(value, str) else plain.word(value)
         self.problems.append(f"{where or 'the answer'}: found {shown}; expected {wanted}")
 
     def _object(self, schema: Mapping[str, Any], value: object, where: str) -> dict[str, Any]:
@@ -181,4 +182,4 @@ class _Fit:
             return ""
         if len(value) > TEXT_CAP:
             self.warnings.append(f"{where} was {len(value):,} characters long and is cut to {TEXT_CAP:,}")
-        return value[:TEXT_CAP]
+        return head(value, TEXT_CAP)

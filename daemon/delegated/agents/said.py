@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from delegated.cuts import head
 from delegated.request.marks import fence, phrase
 
 _MOST: int = 20_000
@@ -26,7 +27,7 @@ def delegated(prompt: str) -> tuple[str, str] | None:
         said = phrase(line)
         if said is not None:
             issue = "\n".join([said, *lines[number + 1 :]]).strip()
-            return (issue[:_MOST], "\n".join(lines[:number]).strip()[:_MOST]) if issue else None
+            return (head(issue, _MOST), head("\n".join(lines[:number]).strip(), _MOST)) if issue else None
     return None
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from delegated.cuts import head, tail
+
 _MOST_LINE: Final = 1 << 20
 _MOST_NODES: Final = 4_000
 _MOST_DEPTH: Final = 12
@@ -141,10 +143,11 @@ def _result(each: dict[str, Any], told: Told) -> None:
     text, code = _output(next((body[key] for key in ("content", "output", "result", "error") if body.get(key)), ""))
     bad = each.get("is_error") is True or body.get("success") is False or code not in (None, 0)
     if text.strip() and (bad or (code is None and (_FAILED.search(text) or _EXIT.search(text[:400])))):
-        error = text.strip()[-_ERROR_CHARS:]
+        error = tail(text.strip(), _ERROR_CHARS)
         if error in told.errors:
             told.errors.remove(error)
-        told.errors.append(error)
+        if error:  # nothing of an endless word without spaces may be kept
+            told.errors.append(error)
 
 
 def _output(value: Any, depth: int = 0) -> tuple[str, int | None]:
@@ -179,7 +182,7 @@ def _words(each: dict[str, Any], told: Told) -> None:
     texts = [part if isinstance(part, str) else part.get("text") for part in parts if isinstance(part, (str, dict))]
     text = "\n".join(text for text in texts if isinstance(text, str)).strip()
     if text:
-        told.said = text[-_SAID:]
+        told.said = tail(text, _SAID)
 
 
 def _use(path: str, told: Told) -> None:
@@ -195,4 +198,4 @@ def _first(value: dict[str, Any], names: Iterable[str]) -> str:
 
 def _line(text: str) -> str:
     short = " ".join(text.split()).replace("`", "'")
-    return short if len(short) <= _CLIP else short[: _CLIP - 1] + "…"
+    return short if len(short) <= _CLIP else head(short, _CLIP - 1) + "…"

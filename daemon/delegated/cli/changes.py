@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from delegated.cuts import before
+
 from . import terminal
 from .place import Usage
 
@@ -104,7 +106,8 @@ def read(path: str) -> str:
     """Read a diff that the user made. Raises `Usage`."""
     try:
         with open(path, "rb") as file:
-            return file.read(_READ).decode("utf-8", "replace")
+            text = file.read(_READ).decode("utf-8", "replace")
+            return text[: before(text, len(text) - 1)] if file.read(1) else text
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise Usage(f"--diff {path}: cannot be read: {reason}", "git diff HEAD^1 > changes.diff makes one") from None

@@ -8,8 +8,10 @@ import stat
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
+from delegated.cuts import after, before, head
 from delegated.fingerprint import tells
 
 from . import terminal
@@ -17,6 +19,7 @@ from .place import Usage
 
 LOGS: Final = 60_000  # characters of all logs together that are asked about
 _READ: Final = 2 << 20  # bytes of the end of one log that are looked at
+_AHEAD: Final = 32 << 10  # and so many before them, which say where they may begin
 _MOST_LINE: Final = 2_000
 # `gh run view --log-failed` writes job, step and time before each line, GitHub's own logs the time.
 _PREFIX: Final = re.compile(
@@ -72,7 +75,7 @@ def logs(paths: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
         except (OSError, ValueError) as error:
             troubles.append(f"the log {path} cannot be read: {getattr(error, 'strerror', None) or error}")
             continue
-        text = _PREFIX.sub("", terminal.clean(_decoded(data[-_READ:])))
+        text = _PREFIX.sub("", terminal.clean(_decoded(data)))
         if text.strip():
             found.append(("standard input" if path == "-" else path, text))
         else:
@@ -86,14 +89,16 @@ def _end_of(path: str) -> bytes:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise ValueError("it is no regular file")
-        file.seek(max(0, info.st_size - _READ))
-        return file.read(_READ)
+        file.seek(max(0, info.st_size - _READ - _AHEAD))
+        return file.read(_READ + _AHEAD)
 
 
 def _decoded(data: bytes) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", "replace")
-    return data.decode("utf-8-sig", "replace")
+    """Read the end of a log: characters of bytes that are more than `_READ` begin where they may."""
+    data = data[-_READ - _AHEAD :]
+    wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    text = data.decode("utf-16" if wide else "utf-8-sig", "replace")
+    return text if len(data) <= _READ else text[after(text, min(_AHEAD, len(data) - _READ)) :]
 
 
 def shown(found: Sequence[tuple[str, str]], room: int = LOGS) -> str:
@@ -106,19 +111,37 @@ def shown(found: Sequence[tuple[str, str]], room: int = LOGS) -> str:
 
 def around(text: str, room: int) -> str:
     """Keep the end of a log, and the last lines that tell of a failure where these stand before it; say what is not."""
-    lines = [line if len(line) <= _MOST_LINE else f"{line[:_MOST_LINE]}…" for line in text.strip("\n").split("\n")]
+    lines = [_line(line) for line in text.strip("\n").split("\n")]
     if sum(len(line) + 1 for line in lines) <= room:
         return "\n".join(lines)
     start = _back(lines, len(lines), room)
     telling = next((at for at in range(len(lines) - 1, -1, -1) if tells(lines[at])), len(lines))
     if telling >= start:
-        return "\n".join([_left(start), *lines[start:]])
+        return _kept(lines, [(start, len(lines))])
     # Long after the failure: what a cleanup or an upload says matters less, but may be why.
     start = _back(lines, len(lines), room // 4)
     first = _back(lines, telling + 1, room // 2)
     last = min(start, telling + 1 + _forth(lines, telling + 1, room // 4))
-    middle = [_left(start - last)] if start > last else []
-    return "\n".join([*([_left(first)] if first else []), *lines[first:last], *middle, *lines[start:]])
+    return _kept(lines, [(first, last), (start, len(lines))] if start > last else [(first, len(lines))])
+
+
+def _line(line: str) -> str:
+    return line if len(line) <= _MOST_LINE else f"{head(line, _MOST_LINE)}…"
+
+
+def _kept(lines: Sequence[str], ranges: Sequence[tuple[int, int]]) -> str:
+    """Write ranges of lines, which are narrowed so that they hold no part of a secret, and how many are left out."""
+    text = "\n".join(lines)
+    begins = list(accumulate((len(line) + 1 for line in lines), initial=0))
+    pieces: list[str] = []
+    done = 0
+    for first, last in ranges:
+        start, end = max(done, after(text, begins[first])), before(text, begins[last] - 1)
+        pieces += [_left(text.count("\n", done, start))] if start > done else []
+        if start < end:
+            pieces.append(text[start:end])
+        done = max(start, end + 1)
+    return "\n".join(pieces)
 
 
 def _back(lines: Sequence[str], end: int, room: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from delegated.cuts import head
 from delegated.errors import Problem, RequestError
 from delegated.request import Embedded, Options, Request
 from delegated.request.marks import CONTROL, MAX_PATH, clean, clean_issue, clean_path
@@ -91,7 +92,7 @@ def from_tree(root: Node) -> Gathered:
         if name is None:
             near = difflib.get_close_matches(key.text[:80].lower().replace("-", "_"), KEYS, 1)
             expected = f"did you mean `{near[0]}`?" if near else f"the keys are {', '.join(k for k in KEYS if KEYS[k])}"
-            gathered.problems.append(Problem(key.line, f"unknown key {key.text[:80]!r}", expected))
+            gathered.problems.append(Problem(key.line, f"unknown key {head(key.text, 80)!r}", expected))
         elif name and name in seen:
             found = f"`{key.text}` says the same as `{seen[name].text}` in line {seen[name].line}"
             gathered.problems.append(Problem(key.line, found, "keep one of them"))
@@ -154,7 +155,9 @@ def build(gathered: Gathered) -> Request:
 def _show(node: Node) -> str:
     if node.kind in ("list", "map"):
         return "a list" if node.kind == "list" else "a mapping"
-    text = node.text if len(node.text) <= 60 else node.text[:60] + "…"
+    text = node.text if len(node.text) <= 60 else head(node.text, 60) + "…"
+    if text == "…":  # of one long word no part is shown: it may be a secret
+        return f"a word of {len(node.text):,} characters"
     return repr(text) if node.kind == "text" else f"`{ascii(text)[1:-1]}`"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from delegated import cuts
 from delegated.errors import Problem, RequestError
 from delegated.request import embedded, fields, tree
 from delegated.request.fields import Gathered, Given
@@ -262,7 +263,7 @@ class _Page:
         head = part.heading
         first = next((at for at in range(head.end, part.end) if self.lines[at].strip()), head.start) + 1
         if part.field is None:
-            self._warn(head.start, f"unknown heading {head.text[:80]!r}; it went to the context")
+            self._warn(head.start, f"unknown heading {cuts.head(head.text, 80)!r}; it went to the context")
             self._give(
                 "context", head.text, Node("text", head.start + 1, self._tidy(self._lines(head.start, part.end)))
             )
@@ -327,10 +328,12 @@ class _Page:
         hint = "write a heading `## Issue` with what is wrong below it, or a line `DELEGATE TO GPT-4O: …`"
         empty = next((part for part in self.sections if part.field == "issue"), None)
         if empty is not None:
-            found = f"no text under the heading {empty.heading.text[:80]!r}"
+            found = f"no text under the heading {cuts.head(empty.heading.text, 80)!r}"
             self.gathered.missing = Problem(empty.heading.start + 1, found, "say there what is wrong")
         elif self.sections or self.covered:
-            names = ", ".join(repr(part.heading.text[:40]) for part in self.sections[:10]) or "'File Contents'"
+            names = (
+                ", ".join(repr(cuts.head(part.heading.text, 40)) for part in self.sections[:10]) or "'File Contents'"
+            )
             self.gathered.missing = Problem(self.start + 1, f"no issue; the headings are {names}", hint)
         elif not has_issue:
             where = "nothing below the front matter" if self.start else "the file holds no text"

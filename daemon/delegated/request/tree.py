@@ -8,6 +8,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Literal
 
+from delegated.cuts import head
 from delegated.errors import Problem, RequestError
 
 MAX_DEPTH = 24
@@ -142,7 +143,7 @@ def _check_keys(entries: tuple[tuple[Node, Node], ...], problems: list[Problem])
         elif key.kind == "plain" and key.text == "<<":
             problems.append(Problem(key.line, "the merge key `<<`", "write the values themselves"))
         elif key.text in seen:
-            found = f"the key {key.text[:80]!r} a second time (first in line {seen[key.text]})"
+            found = f"the key {head(key.text, 80)!r} a second time (first in line {seen[key.text]})"
             problems.append(Problem(key.line, found, "keep one of them"))
         else:
             seen[key.text] = key.line
