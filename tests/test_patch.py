@@ -395,6 +395,14 @@ def test_an_edit_with_a_placeholder_does_not_apply(where: str) -> None:
         "secrets/a.py", "CLAUDE.md", "Jenkinsfile", "sub/.husky/pre-commit", "drop/OPENAI_DELEGATION_REQUEST_x.md",
         "a/.git/config", "CLAUDE.local.md", ".gemini/settings.json", "a/.pdbrc", ".cargo/config.toml", ".Rprofile",
         "lefthook-local.yml", ".Dir-Locals.el", ".yarnrc.yml", ".bashrc", ".forgejo/workflows/x.yml", ".hg/hgrc",
+        ".agents/skills/delegate/SKILL.md", "lefthook.toml", "lefthook.json", ".lefthook-local.toml", ".rvmrc",
+        "AGENT.md", "QWEN.md", ".qwen/settings.json", "WARP.md", ".crush/init", "crush.json", ".crush.json",
+        ".factory/droids/a.md", ".augment/rules/a.md", ".augment-guidelines", ".rules", "mcp.json", "a/MCP.json",
+        ".lvimrc", "screwdriver.yaml", "bitrise.yml", "codemagic.yml", "codemagic.yaml", ".drone.yaml",
+        ".travis.yaml", ".cirrus.star", "netlify.toml", "skills/x/SKILL.md", "copilot-instructions.md",
+        "py.instructions.md", ".envrc.local", ".exrc.lua", ".pre-commit.yaml", ".huskyrc.js", ".lintstagedrc.js",
+        ".ycm_extra_conf.py", ".luarc.json", ".ghci", ".iex.exs", ".pylintrc", ".Kilocode/rules/a.md", ".vimrc.local",
+        ".rtx.toml", ".prek.toml", "sub/Agents.Override.md", ".mcp/servers.json",
     ],
 )  # fmt: skip
 def test_what_runs_by_itself_is_never_in_a_patch(path: str) -> None:
@@ -417,15 +425,25 @@ def test_no_way_of_writing_a_path_is_another_file(path: str) -> None:
     assert never(path)
 
 
-@pytest.mark.parametrize("path", ["src/profile.py", "docs/agents.md.py", "bash.py", "src/run/main.py", "settings.py"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "src/profile.py", "docs/agents.md.py", "bash.py", "src/run/main.py", "settings.py", "agents/run.py", "rules.py",
+        "lefthook.py", "mcp.py", "agent.py", "src/skills/a.md", "config/rules",
+    ],
+)  # fmt: skip
 def test_what_is_only_named_alike_is_code(path: str) -> None:
     """A list that takes in too much would leave no edit."""
     assert never(path) is None
 
 
 @pytest.mark.parametrize(
-    "path", ["conftest.py", "a/setup.py", "pyproject.toml", "Makefile", "bin/run.sh", "package.json"]
-)
+    "path",
+    [
+        "conftest.py", "a/setup.py", "pyproject.toml", "Makefile", "bin/run.sh", "package.json", "vite.config.ts",
+        ".eslintrc.cjs",
+    ],
+)  # fmt: skip
 def test_what_runs_when_the_project_is_built_or_tested_is_marked(path: str) -> None:
     """It may be right, and a person looks at it twice."""
     assert never(path) is None
