@@ -383,6 +383,36 @@ def test_an_edit_with_a_placeholder_does_not_apply(where: str) -> None:
     assert "placeholder" in found.fixes[0].edits[0].note
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[redacted:github-token:3fa2b1-1]", "[REDACTED:github-token:3fa2b1-1", "REDACTED:github-token:3fa2b1-1",
+        "[REDACTED: github-token: 3fa2b1-1]", "\\u005bREDACTED:github-token:3fa2b1-1\\u005d",
+        "[REDACTED:github-token]", "<Redacted:github-token>", "[HIDDEN:github-token:3FA2B1-1]", "{redacted:x}",
+        "[REDACTED :github-token:3fa2b1-2]",
+    ],
+)  # fmt: skip
+def test_an_edit_with_what_is_nearly_a_placeholder_does_not_apply(said: str) -> None:
+    """A model that repeats one badly means the secret all the same, and it would be lost."""
+    text = 'TOKEN = "[REDACTED:github-token:3fa2b1-1]"\nx = 1\n'
+    found = checked({"app.py": text}, [("app.py", "x = 1", f'x = "{said}"')]).analysis
+    assert found is not None
+    assert not found.fixes[0].edits[0].applies
+    assert "placeholder" in found.fixes[0].edits[0].note
+
+
+def test_code_that_redacts_can_be_edited() -> None:
+    """What stands in the file already may stand in the edit, and the word alone is no placeholder."""
+    text = 'show("[redacted: name]")\nx = 1\n'
+    for before, after in (
+        ('show("[redacted: name]")', 'print("[redacted: name]")'),
+        ("x = 1", 'x = "redacted: 3fa2b1 of them"  # redacted'),
+    ):
+        found = checked({"app.py": text}, [("app.py", before, after)]).analysis
+        assert found is not None
+        assert found.fixes[0].edits[0].applies, found.fixes[0].edits[0].note
+
+
 # What is never edited
 
 
