@@ -16,7 +16,7 @@ _HEADER: Final = re.compile(
     r"(?:---|\+\+\+|(?:rename|copy) (?:from|to)|Index:) (?P<name>.*)"
     r"|=+$|index |(?:old |new |new file |deleted file )?mode |(?:dis)?similarity index "
 )
-_HUNK: Final = re.compile(r"(@@+)((?: -\d+(?:,\d+)?)+) \+\d+(?:,(\d+))? \1")
+_HUNK: Final = re.compile(r"(@@{1,40})((?: -\d{1,9}(?:,\d{1,9})?){1,40}) \+\d{1,9}(?:,(\d{1,9}))? \1")
 _NAME: Final = re.compile(r'(?:"((?:[^"\\]|\\.)*)"|([^"\t][^\t]*))(?:\t.*)?')  # behind a tab stands a time
 _QUOTED: Final = re.compile(r"\\([0-7]{3}|.)")
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
@@ -60,7 +60,7 @@ class Section:
             end = after or end
         elif _GIT.match(row):
             self.by_git = True
-            self.words = [word.strip('"') for word in row.split()[2:]]
+            self.words = [word.strip('"') for word in row[: 4 * _MOST_NAME].split()[2:]]
         elif self.hunks or not (header := _HEADER.match(row)):
             return end
         elif header["name"] is not None:
