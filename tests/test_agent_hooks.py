@@ -333,6 +333,35 @@ def test_only_the_hosts_own_transcripts_are_read(host: str, tmp_path: Path, monk
     assert tail_of(host, str(good)) == b"last\n"
 
 
+@pytest.mark.parametrize(
+    ("host", "theirs", "not_theirs"),
+    [
+        ("claude", (".claude", ".claude-work", ".config/claude"), ("claude", "claude-api", ".claudette")),
+        ("codex", (".codex",), ("codex", ".codexes", ".config/codex")),
+        ("cursor", (".cursor", ".cursor-server", "Library/Application Support/Cursor"), ("Cursor", "Cursor-rules")),
+        (
+            "vscode",
+            (".config/Code", ".config/Code - Insiders", "Roaming/VSCodium", ".vscode-server", ".copilot"),
+            ("Code", "Code - Insiders", "CodeReview", "VSCodium", ".config/Coder", "Roaming/Codespaces"),
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("set_to", ["", "home"])
+def test_no_directory_of_work_is_taken_for_a_hosts_own(
+    host: str, theirs: tuple[str, ...], not_theirs: tuple[str, ...], set_to: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """`~/Code` is where people keep their projects: a name without a dot is a host's only among the settings."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("APPDATA", str(tmp_path / "Roaming"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path) if set_to else "")
+    for name in (*theirs, *not_theirs):
+        file = tmp_path / name / "other" / "notes.jsonl"
+        file.parent.mkdir(parents=True)
+        file.write_text("{}\n")
+        assert tail_of(host, str(file)) == (b"{}\n" if name in theirs else b""), name
+
+
 def test_what_is_attached_to_a_prompt_goes_along(house: House) -> None:
     """Cursor names the files that its user put in; without a transcript they are the ones in play."""
     daemon = Played(house)

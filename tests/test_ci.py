@@ -344,6 +344,90 @@ def test_a_diff_that_somebody_made() -> None:
     assert changes.fitted(unnamed) == changes.Diff("", ("a change to a file whose name cannot be read",))
 
 
+def _side(path: str, line: str, *, head: str = "", time: str = "") -> str:
+    return f"{head}--- {path}{time}\n+++ {path}{time}\n@@ -1 +1 @@\n-x\n+{line}\n"
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        _side("new/.npmrc", "SECRET", time="\t2026-01-02 00:00:00.000000000 +0000"),
+        _side("new/.npmrc", "SECRET", time="\t2026-01-02 00:00:00.00 +0000", head="diff -ru old/.npmrc new/.npmrc\n"),
+        _side("b/credentials", "SECRET", time="\tFri Jan 02 00:00:00 1970 +0000", head="diff -r 0123 credentials\n"),
+        _side("deploy/server.key", "SECRET", time="\t(revision 7)", head=f"Index: deploy/server.key\n{'=' * 67}\n"),
+        _side("server.key", "SECRET", head="=== modified file 'server.key'\n", time="\t2026-01-02 00:00:00 +0000"),
+        _side('"new/\\303\\244/.env"', "SECRET", time="\t2026-01-02 00:00:00 +0000"),
+        _side(".env", "SECRET", time=" 2026-01-02 00:00:00"),
+        _side("old\\deploy\\.env", "SECRET"),
+        _side("/srv/shop/.autonomous_runs/openai_delegations/OPENAI_DELEGATION_RESULT_a.md", "SECRET"),
+        "--- notes.txt\n+++ .env\n@@ -0,0 +1 @@\n+SECRET\n",
+        "--- .env\n+++ /dev/null\n@@ -1 +0,0 @@\n-SECRET\n",
+        "--- /dev/null\n+++ /dev/null\n@@ -1 +0,0 @@\n-SECRET\n",
+        '--- "app.py\n+++ "app.py\n@@ -1 +0,0 @@\n-SECRET\n',
+        "Only in deploy: server.key\n@@ -1 +0,0 @@\n-SECRET\n",
+        "Binary files a/server.key and b/server.key differ\n@@ -1 +0,0 @@\n-SECRET\n",
+        "Index: app.py\n@@ -1 +0,0 @@\n-x\n-SECRET\n",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("by_git", [False, True])
+def test_no_form_of_a_diff_brings_what_is_never_sent(hidden: str, by_git: bool) -> None:
+    """Whatever program wrote it, and whatever stands before it: each change is its own file's, by both its names."""
+    before = _side("a/app.py", "kept", head="diff --git a/app.py b/app.py\n" if by_git else "")
+    for diff in (hidden, before + hidden, before + hidden + before):
+        assert "SECRET" not in changes.fitted(diff).text
+        assert changes.fitted(diff.replace("\n", "\r\n")).text.count("SECRET") == 0
+
+
+def test_a_diff_of_a_merge_is_taken_apart() -> None:
+    """`git show` of one has other headers, and a mark for each parent; in a log both kinds stand side by side."""
+
+    def merged(path: str, line: str, kind: str = "cc") -> str:
+        head = f"diff --{kind} {path}\nindex 1,2..3\n--- a/{path}\n+++ b/{path}\n"
+        return f"{head}@@@ -1,2 -1,3 +1,3 @@@\n  a\n- x\n -y\n+ \n++{line}\n"
+
+    log = "commit 0123456789abcdef\nAuthor: Ada\n\n    -- a subject\n\n"
+    for kind in ("cc", "combined"):
+        diff = log + merged("src/app.py", "kept", kind) + merged("secrets/.env", "SECRET", kind)
+        plain = _side("a/.npmrc", "SECRET", head="diff --git a/.npmrc b/.npmrc\n")
+        found = changes.fitted(diff + "\n" + log + plain + log + merged("src/b.py", "kept too", kind))
+        assert found.text == merged("src/app.py", "kept", kind) + merged("src/b.py", "kept too", kind)
+        assert [each.partition(":")[0] for each in found.left_out] == ["secrets/.env", ".npmrc"]
+
+
+def test_no_line_of_a_file_is_a_header() -> None:
+    """A hunk has as many lines as it says: what looks like a name among them is none, and with others it is no hunk."""
+    head = "diff --git a/.env b/.env\n--- a/.env\n+++ b/.env\n"
+    forged = "@@ -1 +1 @@\n--- app.py\n+++ app.py\n@@ -9 +9 @@\n-x\n+SECRET\n"
+    assert changes.fitted(head + forged).text == ""
+    for wrong in ("@@ -1,3 +1 @@\n-x\n", "@@ -1 +1 @@ \n*x\n", "@@@ -1 +1 @@@\n"):
+        found = changes.fitted(head.replace(".env", "app.py") + wrong + forged.removeprefix("@@ -1 +1 @@\n"))
+        assert found == changes.Diff("", ("app.py: it cannot be told where its changes end",))
+
+
+def test_what_git_itself_makes_of_merges_is_read(tmp_path: Path, checkout: Callable[..., str]) -> None:
+    """Its counts of the lines of a merge are held to: nothing of an ordinary one is taken for broken."""
+    file = tmp_path / "checkout" / "app.py"
+    for branch, text in (("one", "1\n2 one\n3\n"), ("two", "1\n2 two\n3\n4"), ("main", "2 main\n\n3\n")):
+        checkout("checkout", "-q", "-B", branch, "main~1" if branch != "main" else "main")
+        file.write_text(text)
+        checkout("commit", "-q", "-a", "-m", branch)
+    checkout("merge", "-q", "-s", "ours", "-m", "merge", "one", "two")
+    file.write_text("2 merged\n\n\\ 3\n5")
+    checkout("commit", "-q", "-a", "--amend", "-m", "merge")
+    for options in (["--cc"], ["-c", "--combined-all-paths"], ["--cc", "-U0"]):
+        found = changes.fitted(checkout("show", *options, "HEAD"))
+        assert "+++2 merged\n" in found.text
+        assert found.left_out == ()
+
+
+def test_what_is_no_diff_is_not_sent() -> None:
+    """Nothing in it belongs to a file that can be judged; it is said that it was left out."""
+    for text in ("1c1\n< x\n---\n> SECRET\n", "*** .env\tx\n--- .env\tx\n***************\n*** 1 ****\n! SECRET\n"):
+        found = changes.fitted(text)
+        assert found.text == ""
+        assert found.left_out[0].startswith("all of it: ")
+
+
 def test_a_large_diff_keeps_what_the_trace_names() -> None:
     """The changes of files in the trace go first; those without room are named."""
 

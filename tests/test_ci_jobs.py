@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -334,6 +335,47 @@ def test_any_other_system(house: House) -> None:
     )
     assert run(house, "ci", "--issue", "x")[0] == exits.USAGE
     assert run(house, "ci", "--log", "x", "--max-cost-usd", "0")[0] == exits.USAGE
+
+
+@pytest.mark.parametrize("runner", ["GITHUB_ACTIONS", "TF_BUILD"])
+def test_no_command_prints_one_for_the_runner(house: House, runner: str) -> None:
+    """Not as JSON, not as the exact text that a program asks for: that is refused, unless it goes into a file."""
+    orders = "x\n ::stop-commands::t\n##vso[task.setvariable variable=PATH]/tmp\r##[error]x\n"
+    house.drop("k", f"# Issue\n\n{orders}\n\n## Files\n\n- app.py\n")
+    value = {"status": "answered", "verdict": "likely", "root_cause": orders, "raw_response": orders}
+    house.result_path("k").write_text(json.dumps(value))
+    house.result_path("k", "md").write_text(orders)
+
+    def said(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-P", "-m", "delegated", *arguments]
+        return subprocess.run(
+            command, cwd=house.workspace, env=house.env | env, capture_output=True, text=True, timeout=60
+        )
+
+    for arguments in (
+        ("watch", "--format", "json", "--all", "--once"),
+        ("show", "k", "--raw"),
+        ("show", "k", "--json"),
+        ("preview", "k", "--full"),
+    ):
+        free, held = said(*arguments), said(*arguments, **{runner: "true"})
+        assert free.returncode == exits.OK, free.stderr
+        assert "##" in free.stdout
+        for line in (held.stdout + held.stderr).splitlines():
+            assert not line.strip().startswith("::"), arguments
+            assert "##[" not in line, arguments
+            assert "##vso[" not in line, arguments
+        if held.returncode != exits.OK:
+            assert (held.returncode, held.stdout) == (exits.USAGE, "")
+            assert "> FILE" in held.stderr
+        else:
+            assert json.loads(held.stdout) == json.loads(free.stdout)
+    with open(house.outside / "raw", "wb") as file:
+        command = [sys.executable, "-P", "-m", "delegated", "show", "k", "--raw"]
+        subprocess.run(
+            command, cwd=house.workspace, env=house.env | {runner: "true"}, stdout=file, timeout=60, check=True
+        )
+    assert (house.outside / "raw").read_bytes() == orders.encode()
 
 
 def test_the_action_is_one() -> None:

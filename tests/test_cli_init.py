@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from delegated import config
-from delegated.cli import exits
+from delegated.cli import exits, terminal
 from delegated.folder import PREFIX, request_id
 from delegated.request import parse
 from harness import House, until
@@ -149,6 +149,20 @@ def test_the_script_writes_the_request_itself(house: House, bare: list[str]) -> 
     assert out.decode("utf-8").strip() == "→ Größe [2J"
     played.close()
     assert [p.name for p in house.folder.iterdir() if p.name.endswith(".tmp")] == []
+
+
+def test_the_script_prints_no_command_for_a_runner(house: House, bare: list[str]) -> None:
+    """Where a CI runner reads its output, a RESULT's text is changed as `delegate` changes it."""
+    played = Played(house)
+    process = script(house, *SEED, path="", python=bare, GITHUB_ACTIONS="true")
+    path = until(
+        lambda: [p for p in house.folder.iterdir() if request_id(p.name) and p.stat().st_size], what="request"
+    )[0]
+    played.settle(request_id(path.name)[0], "answered", page=(orders := "a\n ::error::x ##[group]\n::a::\n"))  # type: ignore[index]
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == exits.OK, err
+    assert out.decode().rstrip("\n") == terminal.tame(orders).rstrip("\n") == "a\n : :error::x # #[group]\n: :a::"
+    played.close()
 
 
 def test_the_script_says_how_to_install(house: House, bare: list[str]) -> None:

@@ -13,6 +13,10 @@ from markdown_it.token import Token
 from delegated.markdown import after, cell, clean, fence, indent, inline, line, prose, span
 
 PARSER = MarkdownIt("commonmark", {"linkify": False}).enable(["table", "strikethrough"])
+DRAWN = (
+    "mermaid Mermaid plantuml puml math geojson topojson stl graphviz dot kroki d2 vega-lite chart abc svg dataviewjs "
+    "suggestion latex {r} ${x} sk-proj-1234567890abcdef mermaid.js python-mermaid"
+)
 ALLOWED = {"paragraph", "inline", "bullet_list", "ordered_list", "list_item", "fence"}
 ALLOWED_INLINE = {"text", "code_inline", "strong", "softbreak", "text_special"}
 HOSTILE = st.text(
@@ -84,6 +88,18 @@ def test_a_fence_holds_exactly_its_code(code: str, language: str) -> None:
     assert tokens[0].type == "fence"
     assert tokens[1].type == "heading_open"
     assert tokens[0].content.removesuffix("\n") == clean(code).removesuffix("\n").replace("\x00", "\ufffd")
+
+
+@pytest.mark.parametrize("word", DRAWN.split())
+def test_a_fence_that_a_page_would_draw_is_only_text(word: str) -> None:
+    """A diagram makes links and fetches images: a block bears the name of a language that is known, or none."""
+    assert fence("x", word) == "```\nx\n```"
+    assert fence("x", f" {word} python") == "```\nx\n```"
+    for mark in ("```", "~~~", "- ```"):
+        assert f"{word}\n" not in prose(f"See:\n{mark}{word}\ngraph TD; A\n{mark.removeprefix('- ')}\n")
+    for known in ("python", "C++", "c#", "Dockerfile", "diff", "objective-c", "tsx"):
+        assert fence("x", known) == f"```{known.lower()}\nx\n```"
+    assert fence("x", "json:table") == "```json\nx\n```"
 
 
 @given(HOSTILE)

@@ -224,6 +224,16 @@ async def test_a_body_that_was_not_sent_whole_was_not_accepted() -> None:
         assert server.bills == []
 
 
+async def test_no_body_is_kept_that_says_the_key() -> None:
+    """A server may repeat what it was sent, and escape it: what is recorded says it in no way that JSON is read."""
+    for said in (KEY, KEY.replace("sk-", "\\u0073k\\u002D", 1)):
+        body = f'{{"id": "x", "said": "a \\u00e9 {said}"}}'
+        async with Server(rules=[{"match": CHAT, "do": {"body": body}}]) as server:
+            answer = await post(client_of(server.base_url))
+        assert KEY not in answer.raw
+        assert answer.body["said"] == "a é [key]"
+
+
 async def test_no_message_shows_the_key() -> None:
     """Providers quote the key with its middle masked; no message and no traceback of ours repeats any of it."""
     quoted = f"Incorrect API key provided: {KEY[:11]}*******{KEY[-4:]}. Also {KEY} and Bearer {KEY}\x1b[31m\nnext"

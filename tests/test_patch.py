@@ -383,6 +383,36 @@ def test_an_edit_with_a_placeholder_does_not_apply(where: str) -> None:
     assert "placeholder" in found.fixes[0].edits[0].note
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[redacted:github-token:3fa2b1-1]", "[REDACTED:github-token:3fa2b1-1", "REDACTED:github-token:3fa2b1-1",
+        "[REDACTED: github-token: 3fa2b1-1]", "\\u005bREDACTED:github-token:3fa2b1-1\\u005d",
+        "[REDACTED:github-token]", "<Redacted:github-token>", "[HIDDEN:github-token:3FA2B1-1]", "{redacted:x}",
+        "[REDACTED :github-token:3fa2b1-2]",
+    ],
+)  # fmt: skip
+def test_an_edit_with_what_is_nearly_a_placeholder_does_not_apply(said: str) -> None:
+    """A model that repeats one badly means the secret all the same, and it would be lost."""
+    text = 'TOKEN = "[REDACTED:github-token:3fa2b1-1]"\nx = 1\n'
+    found = checked({"app.py": text}, [("app.py", "x = 1", f'x = "{said}"')]).analysis
+    assert found is not None
+    assert not found.fixes[0].edits[0].applies
+    assert "placeholder" in found.fixes[0].edits[0].note
+
+
+def test_code_that_redacts_can_be_edited() -> None:
+    """What stands in the file already may stand in the edit, and the word alone is no placeholder."""
+    text = 'show("[redacted: name]")\nx = 1\n'
+    for before, after in (
+        ('show("[redacted: name]")', 'print("[redacted: name]")'),
+        ("x = 1", 'x = "redacted: 3fa2b1 of them"  # redacted'),
+    ):
+        found = checked({"app.py": text}, [("app.py", before, after)]).analysis
+        assert found is not None
+        assert found.fixes[0].edits[0].applies, found.fixes[0].edits[0].note
+
+
 # What is never edited
 
 
@@ -395,6 +425,14 @@ def test_an_edit_with_a_placeholder_does_not_apply(where: str) -> None:
         "secrets/a.py", "CLAUDE.md", "Jenkinsfile", "sub/.husky/pre-commit", "drop/OPENAI_DELEGATION_REQUEST_x.md",
         "a/.git/config", "CLAUDE.local.md", ".gemini/settings.json", "a/.pdbrc", ".cargo/config.toml", ".Rprofile",
         "lefthook-local.yml", ".Dir-Locals.el", ".yarnrc.yml", ".bashrc", ".forgejo/workflows/x.yml", ".hg/hgrc",
+        ".agents/skills/delegate/SKILL.md", "lefthook.toml", "lefthook.json", ".lefthook-local.toml", ".rvmrc",
+        "AGENT.md", "QWEN.md", ".qwen/settings.json", "WARP.md", ".crush/init", "crush.json", ".crush.json",
+        ".factory/droids/a.md", ".augment/rules/a.md", ".augment-guidelines", ".rules", "mcp.json", "a/MCP.json",
+        ".lvimrc", "screwdriver.yaml", "bitrise.yml", "codemagic.yml", "codemagic.yaml", ".drone.yaml",
+        ".travis.yaml", ".cirrus.star", "netlify.toml", "skills/x/SKILL.md", "copilot-instructions.md",
+        "py.instructions.md", ".envrc.local", ".exrc.lua", ".pre-commit.yaml", ".huskyrc.js", ".lintstagedrc.js",
+        ".ycm_extra_conf.py", ".luarc.json", ".ghci", ".iex.exs", ".pylintrc", ".Kilocode/rules/a.md", ".vimrc.local",
+        ".rtx.toml", ".prek.toml", "sub/Agents.Override.md", ".mcp/servers.json",
     ],
 )  # fmt: skip
 def test_what_runs_by_itself_is_never_in_a_patch(path: str) -> None:
@@ -417,15 +455,25 @@ def test_no_way_of_writing_a_path_is_another_file(path: str) -> None:
     assert never(path)
 
 
-@pytest.mark.parametrize("path", ["src/profile.py", "docs/agents.md.py", "bash.py", "src/run/main.py", "settings.py"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "src/profile.py", "docs/agents.md.py", "bash.py", "src/run/main.py", "settings.py", "agents/run.py", "rules.py",
+        "lefthook.py", "mcp.py", "agent.py", "src/skills/a.md", "config/rules",
+    ],
+)  # fmt: skip
 def test_what_is_only_named_alike_is_code(path: str) -> None:
     """A list that takes in too much would leave no edit."""
     assert never(path) is None
 
 
 @pytest.mark.parametrize(
-    "path", ["conftest.py", "a/setup.py", "pyproject.toml", "Makefile", "bin/run.sh", "package.json"]
-)
+    "path",
+    [
+        "conftest.py", "a/setup.py", "pyproject.toml", "Makefile", "bin/run.sh", "package.json", "vite.config.ts",
+        ".eslintrc.cjs",
+    ],
+)  # fmt: skip
 def test_what_runs_when_the_project_is_built_or_tested_is_marked(path: str) -> None:
     """It may be right, and a person looks at it twice."""
     assert never(path) is None

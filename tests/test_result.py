@@ -37,6 +37,7 @@ from delegated.comparison import Opinion, compare
 from delegated.context import Context, Omitted
 from delegated.errors import KINDS
 from delegated.patch import Patch
+from delegated.plain import settled
 from delegated.prompt import Prompt
 from delegated.reply import Usage
 from delegated.request import Request
@@ -55,7 +56,9 @@ from delegated.result import (
 )
 from delegated.secrets import Redaction
 from delegated.trial import tried
+from delegated.veil import veil
 from golden_files import assert_golden
+from security.seeking import answer_with
 from test_markdown import ALLOWED_INLINE, HOSTILE, inline_kinds, kinds
 
 ROOT = Path(__file__).parent.parent
@@ -578,3 +581,48 @@ def test_an_issue_alone_can_be_answered() -> None:
     page = to_markdown(answered(cases.changed(verdict="likely"), bare))
     assert "no file was sent" in page
     assert "NOT found in the code sent" in page
+
+
+KEY = "sk-proj-Own0Key1Of2This3Daemon4"
+ESCAPED = "".join(f"\\u{ord(char):04X}" for char in KEY[:4]) + KEY[4:]
+
+
+def _published(text: str) -> Result:
+    """What comes of a model's own text, with the key known to the daemon."""
+    found = read(cases.reply(text), cases.prompt())
+    return veil(Result("answered", REF, STAMP, analysis=found, raw_response=text), known=[KEY], seed="k")
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    for each in value if isinstance(value, list) else value.values() if isinstance(value, dict) else ():
+        yield from _strings(each)
+
+
+@pytest.mark.parametrize("wrap", ["{}", "Here it is:\n```json\n{}\n```\n"])
+@pytest.mark.parametrize("written", [KEY, ESCAPED, KEY.replace("-", "\\u002d")])
+def test_no_text_of_a_model_is_published_with_a_secret(written: str, wrap: str) -> None:
+    """Whichever field holds it and however JSON escapes it: not in the RESULTs, and not in what the raw reply says."""
+    answer = json.dumps(answer_with("@")).replace("@", written)
+    made = _published(wrap.replace("{}", answer))
+    value = json.loads(to_json(made))
+    for text in (*_strings(value), *_strings(json.loads(re.search(r"\{.*\}", made.raw_response, re.DOTALL)[0]))):  # type: ignore[index]
+        assert KEY not in text
+    assert KEY not in to_markdown(made)
+    assert any("escapes" in warning for warning in made.warnings) == (written != KEY)
+
+
+def test_a_raw_reply_without_a_secret_is_kept_as_it_came() -> None:
+    """Escapes alone are no reason to rewrite it."""
+    text = json.dumps(cases.ANSWER | {"root_cause": "caf\u00e9 \U0001f600 a/b \\ \ud83d"}).replace("a/b", "a\\/b")
+    made = _published(text)
+    assert (made.raw_response, made.warnings) == (text, ())
+    assert json.loads(settled(text)) == json.loads(text)
+
+
+def test_the_language_of_an_example_is_a_name_that_is_known() -> None:
+    """It is shown as it is, so nothing else is taken for one."""
+    for said, shown in (("Python", "python"), (KEY, ""), ("mermaid", ""), ("python " + KEY, "python")):
+        answer = cases.ANSWER | {"code_examples": [{"title": "t", "language": said, "code": "x"}]}
+        assert read(cases.reply(json.dumps(answer)), cases.prompt()).code_examples[0].language == shown

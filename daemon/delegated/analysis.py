@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 from delegated import shape, syntax
 from delegated.cuts import head
 from delegated.errors import AnswerError
-from delegated.markdown import line
+from delegated.markdown import line, named
 from delegated.quotes import Sent, Spot, spans, spliced
 from delegated.reply import Outcome, Reply
 from delegated.secrets import forbidden
@@ -84,7 +84,7 @@ class Fix:
 
 @dataclass(frozen=True, slots=True)
 class CodeExample:
-    """Code that shows a point; not an edit."""
+    """Code that shows a point; not an edit. `language` is a name that is known (`markdown.named`), or ""."""
 
     title: str
     language: str
@@ -193,7 +193,11 @@ def read(reply: Reply, prompt: Prompt) -> Analysis:
         technical_explanation=answer["technical_explanation"].strip(),
         hypotheses=hypotheses,
         fixes=fixes,
-        code_examples=tuple(CodeExample(**each) for each in answer["code_examples"] if each["code"].strip()),
+        code_examples=tuple(
+            CodeExample(**each | {"language": named(each["language"])})
+            for each in answer["code_examples"]
+            if each["code"].strip()
+        ),
         additional_investigation=_said(answer["additional_investigation"]),
         files_needed=_files_needed(answer["files_needed"], notes),
         answers=tuple(text.strip() for text in answer["answers"]),

@@ -45,6 +45,20 @@ _SPECIAL: Final = re.compile(
     r"\\(?=[!-/:-@\[-`{-~]|$)|[`*]|<(?=[A-Za-z/!?])|&(?=#?\w+;)|\](?=[(\[:])|(?<![^\W_])_|_(?![^\W_])|(?<=~)~|~(?=~)"
 )
 _ENTITIES: Final = {"<": "&lt;", "&": "&amp;"}
+# What pages do with other words (mermaid, plantuml, dot, math, geojson, stl and many more) is to draw, link or fetch.
+_NAMES: Final = (
+    "ada apache asm assembly awk bash basic bat batch bazel bicep bzl c c# c++ cc cfg clj clojure cmake cmd cobol "
+    "coffee coffeescript conf console cpp crystal cs csharp css csv cts cuda cue cxx cython d dart diff docker "
+    "dockerfile dotenv elisp elixir elm env erb erl erlang ex exs f# f90 fish fortran fs fsharp gitignore gleam glsl "
+    "go golang gradle graphql groovy h haml handlebars haskell hbs hcl hpp hs html http hxx ini java javascript "
+    "jinja jinja2 jl js json json5 jsonc jsonl jsx jsp julia just justfile kotlin kt kts less lisp log lua m make "
+    "makefile markdown matlab md mjs mk ml mts nasm nginx nim nix none objc objective-c objectivec ocaml odin pascal "
+    "patch perl php pl plain plaintext pm postgresql powershell prisma prolog properties proto protobuf ps1 pwsh py "
+    "pyi pyx python python3 py3 r racket rake rb rs ruby rust sass scala scheme scss sh shell shell-session sol "
+    "solidity sql sqlite starlark svelte swift sv systemverilog tcl terraform text tf tfvars thrift toml ts tsv tsx "
+    "twig txt typescript v vala vb vbnet verilog vhdl vim vue wasm wat wgsl xml xsd xsl yaml yml zig zsh "
+)
+_LANGUAGES: Final = frozenset(_NAMES.split())
 
 
 def clean(text: str) -> str:
@@ -76,8 +90,14 @@ def fence(code: str, language: str = "") -> str:
     """Return `code` as a fenced block that nothing in it can end."""
     code = clean(code).removesuffix("\n")
     ticks = "`" * _unused_run(code, 3)
-    word = re.match(r"[A-Za-z0-9_+#.-]{0,20}", language)
-    return f"{ticks}{word[0] if word else ''}\n{code}\n{ticks}"
+    return f"{ticks}{named(language)}\n{code}\n{ticks}"
+
+
+def named(language: str) -> str:
+    """Return the name of a language that code is in, in small letters; "" for what is no name that is known here."""
+    word = re.match(r"\s*([A-Za-z0-9_+#.-]{0,20})", language)
+    name = word[1].lower() if word else ""
+    return name if name in _LANGUAGES else ""
 
 
 def inline(text: str, limit: int = 0) -> str:

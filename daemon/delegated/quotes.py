@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from delegated.prompt import Prompt
 
 PARTLY: Final = "only a part of this file was sent and checked"
-_HIDDEN: Final = re.compile(r"\[REDACTED:[^\]\n]{1,80}:[0-9a-f]{6}-[0-9]{1,9}\]")  # what was sent in a secret's place
+_HIDDEN: Final = re.compile(r"\[REDACTED:[^\]\n]{1,80}:([0-9a-f]{6})-[0-9]{1,9}\]")  # what was sent in a secret's place
+# What a model makes of one that it does not repeat to the letter.
+_ALIKE: Final = re.compile(r"[\[({<]\s*redacted\s*:|\bredacted\s*:\s*[\w-]+\s*:\s*[0-9a-f]{4}", re.IGNORECASE)
 _NUMBER: Final = re.compile(r"^[ \t]*\d+\|[ ]?", re.MULTILINE)
 _OCCURRENCES_CAP: Final = 1_000
 WORDS: Final = ("logs", "issue", "context", "attempted_fixes", "questions")  # the request's own, quoted by these names
 _EXTRAS: Final = ("changes", "commits")  # quoted by these names too; no code that is there now
+_NONCES: Final = 20  # one is drawn for each prompt; a text that quotes others has more
 _TRIVIAL: Final = 3  # a quote of fewer characters, spaces apart, stands everywhere and shows nothing
 
 
@@ -120,6 +123,7 @@ class Sent:
             self._totals[excerpt.path] = excerpt.total_lines
             seen = self._shown.get(excerpt.path, 0)
             self._shown[excerpt.path] = seen + max(0, excerpt.end_line - excerpt.start_line + 1)
+        self._placeholders = [each.placeholder for each in prompt.redactions]
         request = prompt.request
         words = (
             request.logs,
@@ -186,7 +190,7 @@ class Sent:
             return Spot(path, before, after, False, 0, "`before` is empty: there is nothing to replace")
         if before == after:
             return Spot(path, before, after, False, 0, "it changes nothing")
-        if _HIDDEN.search(before) or _HIDDEN.search(after):
+        if _HIDDEN.search(before) or _HIDDEN.search(after) or self._nearly_hidden(before, after):
             note = "it holds the placeholder of a secret, in whose place something else stands in the file"
             return Spot(path, before, after, False, 0, note)
         pieces = self.files[path]
@@ -204,6 +208,18 @@ class Sent:
                 note = "; ".join(filter(None, ("line ends fitted to the file" if fitted != new else "", partly)))
                 return Spot(path, old, fitted, True, begin[0], note, (begin, finish))
         return _fitted(path, pieces, *variants[-1], partly)
+
+    def _nearly_hidden(self, before: str, after: str) -> bool:
+        """Say whether an edit brings in what is meant for a placeholder and is none: cut, in other letters, escaped."""
+        return any(len(near.findall(after)) > len(near.findall(before)) for near in (_ALIKE, *self._nonces))
+
+    @cached_property
+    def _nonces(self) -> tuple[re.Pattern[str], ...]:
+        pieces = (*(piece for some in self.files.values() for piece in some), *self.words.values())
+        found = {nonce for piece in pieces for nonce in _HIDDEN.findall(piece.text)}
+        return tuple(
+            re.compile(f"(?<![0-9a-f]){nonce}(?![0-9a-f])", re.IGNORECASE) for nonce in sorted(found)[:_NONCES]
+        )
 
     def _only_file(self, quote: str, start: int, end: int) -> Place | None:
         places = [found for pieces in self.files.values() if (found := _best(pieces, quote, start, end))]

@@ -15,18 +15,27 @@ _EDITOR: Final = "the configuration of editors and agents is never edited"
 _RUNS: Final = "what runs by itself is never edited"
 _OURS: Final = "the drop folder and delegated's own settings are never edited"
 _NEVER: Final = (  # as fnmatch, against every part of the path; the first that matches gives the reason
-    (".github .gitlab .gitlab-ci* .circleci .travis.yml .drone.yml .buildkite .woodpecker* .teamcity .ci", _CI),
-    ("azure-pipelines* bitbucket-pipelines.yml appveyor.yml .appveyor.yml jenkinsfile* .semaphore .cirrus.yml", _CI),
-    (".forgejo .azure* .vsts-ci* .build.yml .builds .tekton .zuul* wercker.yml cloudbuild.y*ml buildspec*.y*ml", _CI),
+    (".github .gitlab .gitlab-ci* .circleci circle.y*ml .travis.y*ml .drone* .buildkite .woodpecker* .teamcity", _CI),
+    ("azure-pipelines* bitbucket-pipelines.y*ml appveyor.y*ml .appveyor.y*ml jenkinsfile* .semaphore .cirrus.*", _CI),
+    (".forgejo .azure* .vsts-ci* .build.y*ml .builds .tekton .zuul* wercker.y*ml cloudbuild.y*ml buildspec*.y*ml", _CI),
+    ("screwdriver.y*ml bitrise.y*ml codemagic.y*ml codefresh*.y*ml .codefresh codeship-*.y*ml .renovaterc*", _CI),
+    (".ci .harness .scrutinizer.y*ml netlify.toml vercel.json amplify.y*ml .mergify* renovate.json*", _CI),
     (".git* git~1 .hg .hgrc .svn .jj", _GIT),
     (".vscode .idea .cursor* .claude* claude.md claude.*.md agents.md agents.*.md .codex .windsurf* .aider*", _EDITOR),
     (".continue* .gemini gemini.md .cline* .roo* .kiro .amazonq .junie .trae .opencode opencode.json*", _EDITOR),
-    (".zed .fleet .helix .mcp.json .devcontainer* .vim .vimrc _vimrc .nvim* .exrc .editorconfig .goose*", _EDITOR),
+    (".agents .agent agent.md agent.*.md skill.md .mcp* mcp.json .rules .qwen qwen.md .warp warp.md", _EDITOR),
+    (".crush* crush.json crush.md .factory .augment* .firebender* .kilo* .openhands* .ampcode .codebuddy", _EDITOR),
+    (".tabnine* .codeium* .qodo* .void .devin .goosehints copilot-instructions.md *.instructions.md", _EDITOR),
+    ("*.prompt.md *.chatmode.md *.mdc", _EDITOR),
+    (".zed .fleet .helix .devcontainer* .vim .vimrc* _vimrc .nvim* .exrc* _exrc .editorconfig .goose*", _EDITOR),
+    (".lvimrc .localvimrc .kakrc .nanorc .ycm_extra_conf.py .luarc.json* .neoconf.json .theia .idx .replit", _EDITOR),
     ("*.code-workspace *.sublime-* .vs .run .nova .project .settings .dir-locals*.el .emacs*", _EDITOR),
-    (".envrc .direnv *.pth sitecustomize.py usercustomize.py .husky .pre-commit-* .lefthook* lefthook*.y*ml", _RUNS),
-    (".overcommit* .simple-git-hooks* .mise* mise*.toml .tool-versions .cargo .bundle .mvn .bazelrc", _RUNS),
-    (".yarn .yarnrc* .pnpmfile.* .gdbinit .lldbinit .pdbrc* .irbrc .pryrc .rprofile .ipython", _RUNS),
-    (".bash* .zsh* .zprofile .zlogin .profile .inputrc .curlrc .wgetrc", _RUNS),
+    (".envrc* .direnv *.pth sitecustomize.py usercustomize.py .husky* .pre-commit* .prek* prek.toml", _RUNS),
+    (".lefthook* lefthook*.y*ml lefthook*.toml lefthook*.json .lintstagedrc* .hooks", _RUNS),
+    (".overcommit* .simple-git-hooks* .mise* mise*.toml .rtx* .tool-versions .cargo .bundle .mvn .bazelrc", _RUNS),
+    (".yarn .yarnrc* .pnpmfile.* bunfig.toml .gdb*init .lldbinit* .pdbrc* .irbrc .pryrc .rprofile .ipython", _RUNS),
+    (".ghci .iex.exs .ocamlinit .sqliterc .psqlrc .octaverc .pylintrc .rspec .jvmopts .sbtopts .sbtrc", _RUNS),
+    (".bash* .zsh* .zprofile .zlogin .profile .inputrc .curlrc .wgetrc .rvmrc .autoenv* .tmux* .screenrc", _RUNS),
     (".delegated* .autonomous_runs openai_delegation_*", _OURS),
 )  # fmt: skip
 _LOOK: Final = (  # against the last name
@@ -35,6 +44,8 @@ _LOOK: Final = (  # against the last name
     ("makefile gnumakefile *.mk justfile rakefile tasks.py", "it says what commands are run"),
     ("gradlew mvnw *.sh *.bash *.zsh *.fish *.ps1 *.bat *.cmd", "it is a script of commands"),
     ("dockerfile* containerfile* *compose*.y*ml", "it says what is built and run"),
+    ("*.config.js *.config.ts *.config.[cm][jt]s .*rc.js .*rc.[cm]js", "the tools that read it run it"),
+    ("flake.nix shell.nix devenv.nix devbox.json procfile", "it says what is built and run"),
     ("package.json build.rs cmakelists.txt build.gradle* pom.xml gemfile", "installing or building runs what it says"),
 )
 

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from delegated.analysis import Edit
+from delegated.plain import settled
 from delegated.result import Result
 from delegated.secrets import redact
 
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from delegated.sieve import Sieve
 
 T = TypeVar("T")
-# Words from closed lists and hashes: a value of an env file that happens to be such a word must not spoil them.
+# Words from closed lists, hashes and the names of models that are set up, never a model's own text: a value of an env
+# file that happens to be such a word must not spoil them.
 _FIXED: Final = frozenset(
     {"verdict", "likelihood", "level", "name", "language", "sha256", "model", "models", "shown", "status"}
 )
 _NOTE: Final = "it holds a secret, which was taken out here"
+_REWRITTEN: Final = "the raw reply held a secret in JSON's escapes: it is kept with these resolved, without the secret"
 
 
 def veil(result: Result, *, known: Iterable[str] = (), seed: str = "", sieve: Sieve | None = None) -> Result:
@@ -37,15 +40,17 @@ def veil(result: Result, *, known: Iterable[str] = (), seed: str = "", sieve: Si
         result.raw_response,
         result.comparison,
     )
-    texts = tuple(dict.fromkeys(_texts(value)))
+    plainly = settled(result.raw_response)
+    texts = tuple(dict.fromkeys([*_texts(value), plainly]))
     cleaned, found = redact(
         [("the answer", text) for text in texts], known=known, seed=f"{seed}/published", sieve=sieve
     )
     if not found:
         return result
-    title, analysis, message, problems, warnings, extra, raw, comparison = _with(
-        value, dict(zip(texts, cleaned, strict=True))
-    )
+    said = dict(zip(texts, cleaned, strict=True))
+    title, analysis, message, problems, warnings, extra, raw, comparison = _with(value, said)
+    if settled(raw) != said[plainly]:  # whoever decodes it would read what was not found in it
+        raw, warnings = said[plainly], (*warnings, _REWRITTEN)
     return replace(
         result,
         request=replace(result.request, title=title),

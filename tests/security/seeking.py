@@ -127,7 +127,7 @@ def answer_with(value: str) -> dict[str, Any]:
                 "test": f"curl -H 'PRIVATE-TOKEN: {value}' x",
             }
         ],
-        "code_examples": [{"title": value, "language": "python", "code": f"t = '{value}'"}],
+        "code_examples": [{"title": value, "language": value, "code": f"t = '{value}'"}],
         "additional_investigation": [f"See {value}"],
         "answers": [f"Yes, {value}"],
         "files_needed": [f"c/{value}.py"],

@@ -302,6 +302,9 @@ SAID: dict[str, list[dict[str, Any]]] = {
     ],
     "the answer is the key": [{"times": "always", "do": {"text": f"Your key is {KEY} and the token {ANSWER}"}}],
     "every field is the key": [{"do": {"answer": answer_with(KEY)}}],
+    "every field is the key, escaped": [
+        {"do": {"text": json.dumps(answer_with(KEY)).replace(KEY, KEY.replace("sk-", "\\u0073k\\u002D"))}}
+    ],
     "a refusal with secrets": [{"do": {"outcome": "refusal", "text": f"I will not: {ANSWER}"}}],
 }
 

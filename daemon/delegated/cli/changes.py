@@ -13,26 +13,24 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from delegated.cuts import before
 
 from . import terminal
+from .diffs import sections
 from .place import Usage
 
 DIFF: Final = 40_000  # characters of a diff that go along
 _READ: Final = 8 << 20
+_MOST_SPACES: Final = 40  # of a name, behind each of which a time may begin
 _WAIT_S: Final = 60.0
 _BORROWED: Final = ("objects", "refs", "packed-refs", "shallow")
 _ALTERNATES: Final = ("alternates", "http-alternates")
 _CONFIG: Final = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
 _SAFE: Final = ("core.fsmonitor=false", "core.hooksPath=/dev/null", "protocol.allow=never")
 _DIFF: Final = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--submodule=short")
-_NAMED: Final = re.compile(
-    r'^(?:---|\+\+\+|rename from|rename to|copy from|copy to) (?:"(.*)"|(.*?))\t?$', re.MULTILINE
-)
-_QUOTED: Final = re.compile(r"\\([0-7]{3}|.)")
-_ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,28 +113,29 @@ def read(path: str) -> str:
 
 def fitted(diff: str, named: Collection[str] = (), room: int = DIFF) -> Diff:
     """Hold a diff to what may be sent and fits; changes in files that the traces have `named` go first."""
-    from delegated.secrets import forbidden
-
     left_out: list[str] = []
     kept: list[tuple[bool, str, str]] = []
-    by_git, sections = _sections(diff)
-    for section in sections:
-        paths = _paths(section)
-        name = terminal.clean(next(iter(paths), "")).replace("\n", " ")
-        reason = next(filter(None, map(forbidden, paths)), None)
+    found = [each for each in sections(diff) if each.hunks or (each.by_git and each.paths)]
+    for section in found:
+        name = terminal.clean(next(iter(section.paths), "")).replace("\n", " ")
+        reason = next(filter(None, map(_forbidden, [*section.paths, *section.words])), None)
         if reason is not None:
-            left_out.append(f"{name}: {reason}")
-        elif paths:
-            kept.append((not any(_same(path, other) for path in paths for other in named), name, section))
-        elif re.search(r"^@@", section, re.MULTILINE):
+            left_out.append(f"{name or 'a file'}: {reason}")
+        elif not section.paths:
             left_out.append("a change to a file whose name cannot be read")
-    if left_out and not by_git:
+        elif section.broken:
+            left_out.append(f"{name}: it cannot be told where its changes end")
+        else:
+            kept.append((not any(_same(path, other) for path in section.paths for other in named), name, section.text))
+    if left_out and not all(section.by_git for section in found):
         kept.clear()  # where such a file ends cannot be told for sure
         left_out.append("all other changes: only a diff that git made shows where a file's changes end")
+    if not found and diff.strip():
+        left_out.append("all of it: no change of a named file can be read there; `git diff` makes such a one")
     kept.sort(key=lambda each: each[0])  # stable: else in the diff's own order
     texts = []
-    for _, name, section in kept:
-        text = terminal.clean(section).rstrip("\n") + "\n"
+    for _, name, section_text in kept:
+        text = terminal.clean(section_text).rstrip("\n") + "\n"
         if len(text) <= room:
             texts.append(text)
             room -= len(text)
@@ -145,35 +144,14 @@ def fitted(diff: str, named: Collection[str] = (), room: int = DIFF) -> Diff:
     return Diff("".join(texts), tuple(left_out))
 
 
-def _sections(diff: str) -> tuple[bool, list[str]]:
-    """Say whether git made a diff, and split it into the changes of each file.
+def _forbidden(path: str) -> str | None:
+    """Say why a file is never sent, whatever a diff puts before its path, and some programs behind its name."""
+    from delegated.secrets import DROP_FOLDER, forbidden
 
-    In git's form no line of a file can look like the header of one, for each has its mark; in others one can.
-    """
-    by_git = re.search(r"^diff --git ", diff, re.MULTILINE) is not None
-    starts = r"^(?=diff --git )" if by_git else r"^(?=--- [^\n]*\n\+\+\+ [^\n]*\n@@ )"
-    return by_git, [part for part in re.split(starts, diff, flags=re.MULTILINE) if part.strip()]
-
-
-def _paths(section: str) -> tuple[str, ...]:
-    head = re.split(r"^@@", section, maxsplit=1, flags=re.MULTILINE)[0]
-    found = (_unquoted(quoted) if quoted else bare for quoted, bare in _NAMED.findall(head))
-    bare = (path[2:] if path[:2] in ("a/", "b/") else path for path in found if path != "/dev/null")
-    return tuple(dict.fromkeys(bare))
-
-
-def _unquoted(text: str) -> str:
-    """Read a name as git quotes it: octal bytes and C's escapes."""
-
-    def byte(found: re.Match[str]) -> str:
-        code = found[1]
-        return chr(int(code, 8) & 0xFF) if code.isdigit() else _ESCAPES.get(code, code)
-
-    raw = _QUOTED.sub(byte, text)
-    try:
-        return raw.encode("latin-1").decode("utf-8", "replace")
-    except UnicodeEncodeError:
-        return raw
+    path = path.replace("\\", "/")
+    inner = path.casefold().partition(f"{DROP_FOLDER}/")
+    shorter = (path[: found.start()] for found in re.finditer(r"\s", path))
+    return next(filter(None, map(forbidden, [path, "".join(inner[1:]), *islice(shorter, _MOST_SPACES)])), None)
 
 
 def _same(path: str, other: str) -> bool:

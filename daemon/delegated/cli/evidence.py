@@ -10,14 +10,16 @@ from typing import Final
 _TAIL: Final = 2 << 20
 _MOST_PATH: Final = 1_024
 _OURS: Final = frozenset((".autonomous_runs", ".git"))
-# The directories in which a host keeps its transcripts: by variable, and below the user's own directories by prefix.
+# The directories in which a host keeps its transcripts: by variable, in the home, where programs keep their settings;
+# `NAME-server` and `NAME - Insiders` too.
 _VARIABLES: Final = {"claude": ("CLAUDE_CONFIG_DIR",), "codex": ("CODEX_HOME",)}
-_PREFIXES: Final = {
-    "claude": (".claude", "claude"),
+_AT_HOME: Final = {
+    "claude": (".claude",),
     "codex": (".codex",),
-    "cursor": (".cursor", "Cursor"),
-    "vscode": ("Code", "VSCodium", ".vscode", ".copilot"),
+    "cursor": (".cursor",),
+    "vscode": (".vscode", ".copilot"),
 }
+_AMONG_SETTINGS: Final = {"claude": ("claude",), "codex": (), "cursor": ("Cursor",), "vscode": ("Code", "VSCodium")}
 
 
 def tail_of(host: str, path: str) -> bytes:
@@ -55,19 +57,26 @@ def _homes(host: str, env: Mapping[str, str]) -> Iterator[str]:
         if os.path.isabs(env.get(name, "")):
             yield os.path.realpath(env[name])
     home = os.path.expanduser("~")
-    tops = (
-        *(home, os.path.join(home, ".config"), os.path.join(home, "Library", "Application Support")),
+    settings = (
+        os.path.join(home, ".config"),
+        os.path.join(home, "Library", "Application Support"),
         env.get("XDG_CONFIG_HOME", ""),
         env.get("APPDATA", ""),
     )
-    for top in filter(os.path.isabs, tops):
+    # What bears no dot is a host's only there: `~/Code` is where many people keep their work.
+    apart = [top for top in settings if os.path.isabs(top) and os.path.realpath(top) != os.path.realpath(home)]
+    for top, wanted in ((home, _AT_HOME[host]), *((top, _AMONG_SETTINGS[host]) for top in apart)):
         try:
             names = os.listdir(top)
         except OSError:
             continue
         for name in names:
-            if name.startswith(_PREFIXES[host]) and os.path.isdir(os.path.join(top, name)):
+            if _is_one(name, wanted) and os.path.isdir(os.path.join(top, name)):
                 yield os.path.realpath(os.path.join(top, name))
+
+
+def _is_one(name: str, wanted: Sequence[str]) -> bool:
+    return any(name == each or name.startswith((f"{each}-", f"{each} - ")) for each in wanted)
 
 
 def files_in(workspace: str, roots: Sequence[str], named: Sequence[str]) -> tuple[str, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from . import exits, report, terminal
 from . import place as places
@@ -49,9 +48,5 @@ def _raw(place: places.Place, key: str) -> int:
     raw = result.get("raw_response") if result else None
     if not isinstance(raw, str) or not raw:
         raise Absent(f"the RESULT of {key} keeps no reply: no model was heard", f"delegate show {key}{place.flags()}")
-    if terminal.is_terminal(sys.stdout):
-        terminal.out(raw)
-    else:  # a program gets the very text; a terminal never does
-        sys.stdout.buffer.write(raw.encode("utf-8", "surrogatepass"))
-        sys.stdout.buffer.flush()
+    terminal.out_exactly(raw, "surrogatepass")
     return exits.OK

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import stat
 import sys
 from typing import Any, Final, TextIO
 
@@ -70,19 +71,42 @@ def command(line: str) -> None:
     sys.stdout.write(line + "\n")
 
 
-def out_exactly(text: str) -> None:
-    """Write data for the caller: a program gets the very text; a terminal never does."""
+def out_exactly(text: str, errors: str = "replace") -> None:
+    """Write data for the caller: a program gets the very text, `errors` as of `str.encode`; a terminal never does.
+
+    Nor does the output of a CI's step where a runner would obey what is in it. Raises `Usage` then: it may be changed
+    as little as it may be printed. What is redirected into a file is read by no runner.
+    """
     if is_terminal(sys.stdout):
         out(text)
         return
+    if _obeyed() and tame(_lines(text)) != _lines(text) and not _is_file(sys.stdout):
+        from .place import Usage
+
+        raise Usage(
+            "not printed as it is: a line of it is a command to the CI runner that reads this output",
+            "redirect it into a file: > FILE",
+        )
     sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+    sys.stdout.buffer.write(text.encode("utf-8", errors))
     sys.stdout.buffer.flush()
 
 
-def out_json(value: Any) -> None:
+def _lines(text: str) -> str:
+    """Break a text wherever a reader might, and take off what it might not see."""
+    return clean("\n".join(text.splitlines()))
+
+
+def _is_file(stream: TextIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def out_json(value: Any, indent: int | None = 2) -> None:
     """Write JSON on stdout; pure ASCII, so that no console and no pipe can change or obey it."""
-    text = json.dumps(value, indent=2)
+    text = json.dumps(value, indent=indent)  # no line of which begins with a colon
     sys.stdout.write((text.replace("##", "#\\u0023") if _obeyed() else text) + "\n")  # the same value
 
 

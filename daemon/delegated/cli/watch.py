@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -117,7 +116,7 @@ def _json(place: Place, key: str, result: dict[str, Any]) -> None:
         "page": page(place, key),
         "next_command": report.next_command(result, key),
     }
-    sys.stdout.write(json.dumps(value) + "\n")
+    terminal.out_json(value, indent=None)
 
 
 def _value(finding: Finding) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from delegated.errors import InDoubt, Refused, Unavailable
 from delegated.models import progress
 from delegated.models.body import Answer, parse, words
 from delegated.models.meaning import translate
+from delegated.plain import settled
 
 if TYPE_CHECKING:
     import httpx2
@@ -94,7 +95,8 @@ class Connections(Generic[Sdk]):
             response = await make(sdk, timeout)
             raw: str = response.http_response.text
             if len(self._key) >= _LEAST_SECRET:  # it is recorded as it came, and a server may say what it was sent
-                raw = raw.replace(self._key, "[key]")
+                said = settled(raw)
+                raw = (said if self._key in said else raw).replace(self._key, "[key]")
         except (self._error(), httpx2.HTTPError, httpx2.InvalidURL, ValueError, ssl.SSLError, OSError) as error:
             # From None: the SDK's message may hold a part of the key, and a traceback would print it.
             raise translate(error, key=self._key, now=self._now()) from None
