@@ -237,6 +237,31 @@ def test_an_older_version_of_ours_is_replaced() -> None:
             assert merging.merged(file, before, None)[0].count(b"delegate hook") == after.count(b"delegate hook")
 
 
+@pytest.mark.parametrize("lost", [texts.END, texts.BEGIN])
+@pytest.mark.parametrize("flags", [[], ["--uninstall"]])
+def test_a_block_that_lost_a_mark_takes_no_words_of_others(
+    lost: str, flags: list[str], house: House, init: Callable[..., str], call: Call
+) -> None:
+    """As a merge resolved by hand leaves it: the file is left and its line named, until the mark is there again."""
+    init("--agent", "claude", "--agent", "codex")
+    block = file_of("CLAUDE.md").wanted
+    torn = f"# Rules\n\n{block.replace(lost, '')}\n## Deploy rules\n\nNever on Friday.\n\n"
+    for path, text, line in (
+        ("CLAUDE.md", torn + block, 3 if lost == texts.END else block.count("\n") + 2),
+        ("AGENTS.md", torn, 3 if lost == texts.END else block.count("\n") + 2),
+    ):
+        page = put(house, path, text.encode())
+        code, _, err = call("--agent", "all", *flags)
+        assert code == 78
+        assert f"{path}: left as it is: line {line}: this mark lacks its `" in err
+        assert page.read_text() == text
+    put(house, "CLAUDE.md", f"{block}\n## Mine\n\n{block}".encode())
+    put(house, "AGENTS.md", b"")
+    init("--agent", "all", *flags)
+    assert (house.workspace / "CLAUDE.md").read_text().count(texts.BEGIN) == (0 if flags else 1)
+    assert "\n## Mine\n\n" in (house.workspace / "CLAUDE.md").read_text()
+
+
 def test_the_diff_is_the_change(house: House, init: Callable[..., str], need: Callable[[str], str]) -> None:
     """--dry-run writes nothing; what it prints is taken by `git apply` and gives what init would have written."""
     git = need("git")

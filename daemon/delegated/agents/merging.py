@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 from delegated.agents import jsonc
 from delegated.agents.texts import BEGIN, END, File, ours
 
-_BLOCK: Final = re.compile(rf"{re.escape(BEGIN)}.*?{re.escape(END)}(?:\r?\n)?", re.DOTALL)
+_MARKS: Final = re.compile(rf"{re.escape(BEGIN)}|{re.escape(END)}(?:\r?\n)?")
 
 
 class Foreign(Exception):
@@ -80,8 +81,20 @@ def _whole(file: File, data: bytes | None, note: Note | None) -> tuple[bytes, No
 def _holds(file: File, text: str) -> bool:
     """Say whether our part, as it is today, is in and nothing of an older one beside it."""
     if file.kind == "block":
-        return [found.replace("\r\n", "\n") for found in _BLOCK.findall(text)] == [file.wanted]
+        return [text[start:end].replace("\r\n", "\n") for start, end in _blocks(text)] == [file.wanted]
     return bool(text.strip()) and not _additions(file, text) and _count(jsonc.parse(text).value) == _count(file.wanted)
+
+
+def _blocks(text: str) -> list[tuple[int, int]]:
+    """Find where our blocks stand. Raises `Foreign` where a mark is lost: what stands there may be anybody's."""
+    marks = [*_MARKS.finditer(text)]
+    blocks = []
+    for begin, end in itertools.zip_longest(marks[::2], marks[1::2]):
+        if begin[0] != BEGIN or end is None or end[0] == BEGIN:
+            line, other = text.count("\n", 0, begin.start()) + 1, END if begin[0] == BEGIN else BEGIN
+            raise Foreign(f"line {line}: this mark lacks its `{other}`: put it in, or delete it")
+        blocks.append((begin.start(), end.end()))
+    return blocks
 
 
 def _count(value: Any) -> int:
@@ -121,7 +134,8 @@ def _restored(text: str, data: bytes, note: Note | None) -> str | None:
 def _taken_out(file: File, text: str) -> str:
     """Take our part out of a text that somebody has edited since."""
     if file.kind == "block":
-        return _BLOCK.sub("", text)
+        edges = [0, *itertools.chain(*_blocks(text)), len(text)]
+        return "".join(text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True))
     if not text.strip():
         return text
     try:
