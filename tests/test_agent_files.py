@@ -325,6 +325,20 @@ def test_a_refused_file_does_not_stop_the_others(house: House, call: Call) -> No
     assert call("--agent", "all")[0] == 0
 
 
+@pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--uninstall"]])
+def test_where_nothing_can_be_remembered_nothing_is_written(flags: list[str], house: House, call: Call) -> None:
+    """Notes are kept in a plain file in a plain directory; a link in its way is told before anything is touched."""
+    runs = house.workspace / ".autonomous_runs"
+    shutil.rmtree(runs)
+    runs.symlink_to(house.outside)
+    before = tree(house.workspace), tree(house.outside)
+    code, _, err = call("--agent", "all", *flags)
+    assert code == 78
+    assert ".autonomous_runs is a symbolic link" in err
+    assert "a plain directory" in err
+    assert (tree(house.workspace), tree(house.outside)) == before
+
+
 def test_notes_of_a_stranger_do_no_harm(house: House, call: Call) -> None:
     """What lies in the workspace may be anybody's: no path in it is followed, and nonsense is nothing."""
     put(house, "AGENTS.md", b"# Rules\n")

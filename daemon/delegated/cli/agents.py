@@ -16,6 +16,7 @@ from delegated.agents import NAMES, TITLES, merging, texts
 from delegated.agents.merging import Foreign, Linked, Note
 from delegated.agents.texts import File
 from delegated.disk import put
+from delegated.errors import OperatorError
 
 from . import exits, terminal
 from .place import MARK, Place
@@ -69,6 +70,18 @@ def set_up(place: Place, agents: Iterable[str], *, uninstall: bool, dry_run: boo
         if not uninstall and shutil.which("delegate") is None:
             terminal.warn("`delegate` is not on the PATH, where the hooks look for it: pipx install . in its checkout")
     return code
+
+
+def check(place: Place) -> None:
+    """Raise `OperatorError` where what is done to files could not be remembered."""
+    try:
+        _read(place.workspace, _NOTES)
+    except Foreign as error:
+        raise OperatorError(
+            f"{os.path.join(place.workspace, *_NOTES.split('/'))} cannot be kept: {error}",
+            exits.CONFIGURATION,
+            "it has to be a plain file in a plain directory; nothing was changed",
+        ) from error
 
 
 def in_use(workspace: str) -> tuple[str, ...]:

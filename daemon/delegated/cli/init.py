@@ -70,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     from . import agents
 
     try:
+        if args.agent:
+            agents.check(place)
         if args.dry_run or args.uninstall:
             return agents.set_up(place, args.agent, uninstall=args.uninstall, dry_run=args.dry_run)
         os.makedirs(os.path.dirname(place.folder), exist_ok=True)
