@@ -262,6 +262,94 @@ def test_a_block_that_lost_a_mark_takes_no_words_of_others(
     assert "\n## Mine\n\n" in (house.workspace / "CLAUDE.md").read_text()
 
 
+BY_HAND: dict[str, tuple[str, str]] = {
+    "a task of the page, shown otherwise": (".vscode/tasks.json", '"always"'),
+    "a hook with a limit of its own": (".claude/settings.json", "delegate hook claude --timeout 30"),
+    "a hook by its path": (".cursor/hooks.json", "/opt/bin/delegate hook cursor"),
+}
+
+
+def by_hand(case: str) -> tuple[str, bytes]:
+    path, own = BY_HAND[case]
+    if "tasks" in path:
+        page = (Path(__file__).parent.parent / "docs" / "editors.md").read_text("utf-8")
+        return path, page.partition("```json\n")[2].partition("\n```")[0].replace('"never"', own).encode()
+    event, each = ("stop", {"command": own}) if "cursor" in path else ("Stop", {"hooks": [{"command": own}]})
+    return path, json.dumps({"hooks": {event: [each]}}).encode()
+
+
+@pytest.mark.parametrize("case", BY_HAND)
+def test_what_somebody_wrote_by_hand_stays_his(case: str, house: House, init: Callable[..., str], call: Call) -> None:
+    """An entry that does what ours would is left as it is; only what is missing is added, and taken out again."""
+    path, data = by_hand(case)
+    own = BY_HAND[case][1].encode()
+    file = put(house, path, data)
+    init("--agent", "all")
+    once = file.read_bytes()
+    assert once.count(own) == 1
+    assert once != data
+    assert len(re.findall(rb"delegate hook|delegate: watch", once)) == (1 if "tasks" in path else 2)
+    init("--agent", "all")
+    assert file.read_bytes() == once
+    err = call("--agent", "all", "--uninstall")[2]
+    assert file.read_bytes() == data
+    assert f"{path}: an entry for `delegate` stays" in err
+    init("--agent", "all")
+    file.write_bytes(file.read_bytes() + b"\n")
+    init("--agent", "all", "--uninstall")
+    assert own in file.read_bytes()
+    assert jsonc.parse(file.read_text()).value.get("hooks") == json.loads(data).get("hooks")
+
+
+def test_an_entry_of_ours_that_was_adapted_stays_so(house: House, init: Callable[..., str], call: Call) -> None:
+    """Another limit, in our entry: init keeps it, a later version replaces only what is as it was written."""
+    init("--agent", "claude")
+    settings = house.workspace / ".claude" / "settings.json"
+    prompt, stop = settings.read_text().split('"Stop"')
+    changed = prompt.replace("hook claude", "hook claude --timeout 30").replace("120", "40") + '"Stop"' + stop
+    settings.write_text(changed)
+    init("--agent", "claude")
+    assert settings.read_text() == changed
+    code, _, err = call("--agent", "claude", "--uninstall")
+    assert code == 0
+    assert "settings.json: an entry for `delegate` stays" in err
+    hooks = json.loads(settings.read_text())["hooks"]
+    assert hooks == {"UserPromptSubmit": json.loads(changed)["hooks"]["UserPromptSubmit"]}
+
+
+def test_of_an_older_version_only_what_is_as_it_was_written_is_replaced() -> None:
+    """With the note of that version, in a file that was edited: its own entry goes, the adapted one stays."""
+    file = file_of(".claude/settings.json")
+    older = json.loads(json.dumps(file.wanted).replace("|| exit 0", "|| true"))
+    before, note = merging.merged(texts.File(file.path, file.agents, file.kind, older), b"{}", None)
+    edited = before.replace(b"hook claude", b"hook claude --timeout 30", 1)
+    after, new = merging.merged(file, edited, note)
+    commands = re.findall(rb"delegate hook [^\"]*", after)
+    assert commands == [b"delegate hook claude --timeout 30 || true", b"delegate hook claude || exit 0"]
+    rest = merging.parted(file, after + b"\n", new)
+    assert rest is not None
+    assert re.findall(rb"delegate hook [^\"]*", rest) == commands[:1]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{\n  "hooks": { // ask Bob before adding hooks here\n  }\n}\n',
+        b'{\n  "hooks": {\n    // ask Bob\n  }\n}\n',
+        b'{\n  "hooks": /* ask Bob */ {\n    "Stop": [] // none\n  }\n}\n',
+        b'{"hooks": {"Stop": [ /* ask Bob */ ]}}',
+    ],
+)
+def test_a_comment_outlives_what_stood_beside_it(data: bytes) -> None:
+    """Also in a file that was edited since: no list or object that holds a comment is taken out with our entry."""
+    file = file_of(".claude/settings.json")
+    after, note = merging.merged(file, data, None)
+    rest = merging.parted(file, after + b"\n", note)
+    assert rest is not None
+    assert b"delegate" not in rest
+    assert re.findall(rb"ask Bob[^*\n]*|// none", rest) == re.findall(rb"ask Bob[^*\n]*|// none", data)
+
+
 def test_the_diff_is_the_change(house: House, init: Callable[..., str], need: Callable[[str], str]) -> None:
     """--dry-run writes nothing; what it prints is taken by `git apply` and gives what init would have written."""
     git = need("git")

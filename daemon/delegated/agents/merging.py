@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from delegated.agents import jsonc
-from delegated.agents.texts import BEGIN, END, File, ours
+from delegated.agents import jsonc, texts
+from delegated.agents.texts import BEGIN, END, File
 
 _MARKS: Final = re.compile(rf"{re.escape(BEGIN)}|{re.escape(END)}(?:\r?\n)?")
 
@@ -24,32 +24,39 @@ class Linked(Foreign):
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What we remember of a file: for which agents, whether we made it, its hash as we left it, the pieces put in."""
+    """What we remember of a file: for which agents, whether we made it, its hash as we left it, the pieces put in.
+
+    `entries` are the elements of lists in a JSON file that we wrote: by them they are known after it was edited.
+    """
 
     agents: tuple[str, ...]
     made: bool
     sha256: str
     inserts: tuple[tuple[int, str], ...] = ()
+    entries: tuple[Any, ...] = ()
 
 
 def merged(file: File, data: bytes | None, note: Note | None) -> tuple[bytes, Note | None]:
     """Return a file's bytes with our part in, and the note for it (without agents); no note where nothing changes.
 
-    `data` is None where there is no file. Raises `Foreign`.
+    `data` is None where there is no file. An entry that stands for one of ours and is not as we wrote it is its
+    owner's, and stays. Raises `Foreign`.
     """
     if file.kind == "whole":
         return _whole(file, data, note)
     before = None if data is None else _text(file, data)
-    if before is not None and _holds(file, before):
+    wrote = () if note is None else note.entries
+    if before is not None and _holds(file, before, wrote):
         return data or b"", None
     base, made = before or "", data is None
     if data is not None and before is not None:
         restored = _restored(before, data, note)
-        base = _taken_out(file, before) if restored is None else restored
+        base = _taken_out(file, before, wrote) if restored is None else restored
         made = note is not None and note.made and restored is not None
     inserts = _inserts(file, base)
     new = _bytes(jsonc.insert(base, inserts))
-    return new, Note((), made, _hash(new), tuple(inserts))
+    there = _entries(file, base)
+    return new, Note((), made, _hash(new), tuple(inserts), tuple(each for each in _wanted(file) if each not in there))
 
 
 def parted(file: File, data: bytes, note: Note | None) -> bytes | None:
@@ -62,7 +69,9 @@ def parted(file: File, data: bytes, note: Note | None) -> bytes | None:
         return data
     text = _text(file, data)
     restored = _restored(text, data, note)
-    rest = _taken_out(file, text) if restored is None else restored
+    rest = restored
+    if rest is None:
+        rest = _taken_out(file, text, _wanted(file) if note is None else note.entries)
     if note is not None and note.made and (restored is not None or _is_bare(file, rest)):
         return None
     return _bytes(rest)
@@ -78,11 +87,27 @@ def _whole(file: File, data: bytes | None, note: Note | None) -> tuple[bytes, No
     return new, Note((), True, _hash(new))
 
 
-def _holds(file: File, text: str) -> bool:
+def remains(file: File, data: bytes | None) -> bool:
+    """Say whether a file still has an entry that does what one of ours does."""
+    return data is not None and file.kind == "json" and bool(_entries(file, _text(file, data)))
+
+
+def _holds(file: File, text: str, wrote: tuple[Any, ...]) -> bool:
     """Say whether our part, as it is today, is in and nothing of an older one beside it."""
     if file.kind == "block":
         return [text[start:end].replace("\r\n", "\n") for start, end in _blocks(text)] == [file.wanted]
-    return bool(text.strip()) and not _additions(file, text) and _count(jsonc.parse(text).value) == _count(file.wanted)
+    old = [each for each in wrote if each not in _wanted(file)]
+    return bool(text.strip()) and not _additions(file, text) and not any(each in old for each in _entries(file, text))
+
+
+def _wanted(file: File) -> tuple[Any, ...]:
+    every = [*texts.entries(file.wanted)] if file.kind == "json" else []
+    return tuple(each for number, each in enumerate(every) if each not in every[:number])
+
+
+def _entries(file: File, text: str) -> tuple[Any, ...]:
+    """List what stands in a text for entries of ours, whoever wrote it."""
+    return tuple(texts.entries(_parsed(text).value)) if file.kind == "json" and text.strip() else ()
 
 
 def _blocks(text: str) -> list[tuple[int, int]]:
@@ -95,12 +120,6 @@ def _blocks(text: str) -> list[tuple[int, int]]:
             raise Foreign(f"line {line}: this mark lacks its `{other}`: put it in, or delete it")
         blocks.append((begin.start(), end.end()))
     return blocks
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, dict):
-        return sum(map(_count, value.values()))
-    return sum(1 if ours(each) else _count(each) for each in value) if isinstance(value, list) else 0
 
 
 def _inserts(file: File, base: str) -> jsonc.Inserts:
@@ -119,7 +138,14 @@ def _fresh(file: File) -> str:
 
 def _additions(file: File, text: str) -> jsonc.Inserts:
     try:
-        return jsonc.additions(text, file.wanted)
+        return jsonc.additions(text, file.wanted, texts.stands_for)
+    except jsonc.Malformed as error:
+        raise Foreign(f"it cannot be read: {error}") from error
+
+
+def _parsed(text: str) -> jsonc.Node:
+    try:
+        return jsonc.parse(text)
     except jsonc.Malformed as error:
         raise Foreign(f"it cannot be read: {error}") from error
 
@@ -131,17 +157,15 @@ def _restored(text: str, data: bytes, note: Note | None) -> str | None:
     return jsonc.extract(text, [*note.inserts])
 
 
-def _taken_out(file: File, text: str) -> str:
-    """Take our part out of a text that somebody has edited since."""
+def _taken_out(file: File, text: str, wrote: tuple[Any, ...]) -> str:
+    """Take our part out of a text that somebody has edited since: of its entries those that are as we `wrote` them."""
     if file.kind == "block":
         edges = [0, *itertools.chain(*_blocks(text)), len(text)]
         return "".join(text[start:end] for start, end in zip(edges[::2], edges[1::2], strict=True))
     if not text.strip():
         return text
-    try:
-        return jsonc.without(text, ours)
-    except jsonc.Malformed as error:
-        raise Foreign(f"it cannot be read: {error}") from error
+    _parsed(text)
+    return jsonc.without(text, lambda value: bool(texts.names(value)) and value in wrote)
 
 
 def _is_bare(file: File, text: str) -> bool:

@@ -65,6 +65,8 @@ def set_up(place: Place, agents: Iterable[str], *, uninstall: bool, dry_run: boo
             notes[file.path] = change.note
         if change.before != change.after or not uninstall:
             terminal.out(f"{full}: {_words(change)}")
+        if uninstall and merging.remains(file, change.after):
+            terminal.say(f"{full}: an entry for `delegate` stays, as it is not one that was put in: yours to delete")
     if not dry_run:
         _write_notes(place.workspace, notes, directories)
         if not uninstall and shutil.which("delegate") is None:
@@ -198,7 +200,7 @@ def _read_notes(workspace: str) -> tuple[dict[str, Note], list[str]]:
 def _note(value: Any) -> Note:
     agents = tuple(name for name in NAMES if name in value["agents"])
     inserts = tuple((int(at), str(piece)) for at, piece in value["inserts"])
-    return Note(agents, value["made"] is True, str(value["sha256"]), inserts)
+    return Note(agents, value["made"] is True, str(value["sha256"]), inserts, tuple(value.get("entries", ())))
 
 
 def _write_notes(workspace: str, notes: dict[str, Note], directories: list[str]) -> None:
@@ -216,6 +218,7 @@ def _write_notes(workspace: str, notes: dict[str, Note], directories: list[str])
         return
     files = {
         path: {"agents": note.agents, "made": note.made, "sha256": note.sha256, "inserts": note.inserts}
+        | ({"entries": note.entries} if note.entries else {})
         for path, note in sorted(notes.items())
     }
     data = json.dumps({"schema": _SCHEMA, "files": files, "directories": sorted(left)}, indent=1) + "\n"
