@@ -305,6 +305,29 @@ def test_a_transcript_is_bounded(tmp_path: Path) -> None:
     assert sum(map(len, (*found.errors, *found.fixes))) < 20_000
 
 
+@pytest.mark.parametrize(
+    "piece", ["\n", " ", "\n at ", "\n at x(", " at (", "(", "a.", "Error", "error[", "exit code ", "`"]
+)
+def test_a_hostile_transcript_costs_linear_time(piece: str) -> None:
+    """Whatever a tool printed, in one line or in many: a quadratic reader would need minutes for it."""
+    text = piece * (300_000 // len(piece))
+    found = gather([{"type": "tool_result", "content": f"{start}{text}x"} for start in ("", "\n at ", "\n at x(")])
+    assert len(found.errors) <= 3
+    assert gather([{"type": "tool_result", "content": f"{text}\n\tat a.B.c (B.java:12)\n"}]).errors
+
+
+@pytest.mark.timeout(60)
+def test_a_session_of_many_steps_costs_linear_time() -> None:
+    """Each file and error is looked for among the last few alone."""
+    many = range(100_000)
+    patch = "\n".join(f"*** Add File: {number}.py" for number in many)
+    failed = ({"type": "tool_result", "is_error": True, "content": str(number)} for number in many)
+    long = {"name": "edit", "input": {"path": "a b " * 250_000, "edits": [{"old_string": "a"}] * 25_000}}
+    found = gather([{"name": "apply_patch", "input": patch}, *failed, long])
+    assert found.files[:-1] == [f"{number}.py" for number in many][-11:]
+    assert found.errors == ["99997", "99998", "99999"]
+
+
 @pytest.mark.parametrize("host", NAMES)
 def test_only_the_hosts_own_transcripts_are_read(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A payload cannot name a key, a link, a FIFO, a directory, or a file beside the host's records."""
