@@ -217,8 +217,23 @@ def test_a_workspace_that_nobody_set_up(house: House) -> None:
     bare = house.tmp / "bare"
     bare.mkdir()
     assert "`delegate init` sets it up" in told("claude", hook(house, "claude", prompt("claude", bare)))
-    assert hook(house, "cursor", prompt("cursor", bare)) == {"continue": True}
     assert [*bare.iterdir()] == []
+
+
+def test_what_a_prompts_answer_cannot_say_is_said_at_the_stop(house: House) -> None:
+    """Cursor shows no word of a hook that lets a prompt pass: why nothing was delegated comes as the next message."""
+    bare = house.tmp / "bare"
+    bare.mkdir()
+    (house.workspace / ".delegated.yaml").write_text("modell: x\n")
+    for workspace, words in ((bare, "`delegate init` sets it up"), (house.workspace, "modell")):
+        for _ in range(2):  # two entries report one prompt
+            assert hook(house, "cursor", prompt("cursor", workspace)) == {"continue": True}
+        text = told("cursor", hook(house, "cursor", stop("cursor", workspace)))
+        assert text.startswith("Nothing was delegated: ")
+        assert words in text
+        assert hook(house, "cursor", stop("cursor", workspace)) is None
+    assert [*bare.iterdir()] == []
+    assert dropped(house) == []
 
 
 def test_a_configuration_that_cannot_be_used(house: House) -> None:

@@ -91,6 +91,11 @@ def waits(host: str) -> bool:
     return host in ("claude", "codex")
 
 
+def hears(event: Event) -> bool:
+    """Say whether what is answered is read: of an answer to a prompt Cursor reads only whether it may go on."""
+    return event.host != "cursor" or event.kind == "stop"
+
+
 def keys(event: Event, workspace: str, issue: str, now: float) -> tuple[str, ...]:
     """Name the request of a prompt: the same for the same prompt, which several entries of one host may report.
 
@@ -103,6 +108,11 @@ def keys(event: Event, workspace: str, issue: str, now: float) -> tuple[str, ...
     return tuple(f"prompt-{_short(workspace, event.session, turn, words)}" for turn in turns)
 
 
+def note_key(event: Event, text: str) -> str:
+    """Name what a prompt is to be told later: the same for the same prompt and text."""
+    return f"told-{_short(event.session, event.turn, text)}"
+
+
 def session_key(session: str) -> str:
     """Name a session as a file can be named, whatever the host calls it."""
     return _short(session)
@@ -112,7 +122,7 @@ def reply(event: Event, text: str) -> str:
     """Write `text` in the form in which the host takes it; "" where it takes none."""
     value: dict[str, Any]
     if event.kind == "prompt":
-        if event.host == "cursor":
+        if not hears(event):
             value = {"continue": True}
         elif event.host == "vscode":
             value = {"systemMessage": text}
