@@ -244,6 +244,28 @@ def test_a_configuration_that_cannot_be_used(house: House) -> None:
     assert dropped(house) == []
 
 
+@pytest.mark.parametrize("host", NAMES)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("We are stuck.\n\nDELEGATE TO GPT-4O:\n", "nothing stands behind the colon"),
+        (f"{SAYS}\n" + "log line\n" * 125_000, "longer than 1,048,576 characters"),
+    ],
+    ids=["no issue", "too long"],
+)
+def test_a_prompt_that_delegates_and_cannot_is_not_met_with_silence(
+    text: str, words: str, host: str, house: House
+) -> None:
+    """Its user meant it: why nothing came of it is told as every other reason is."""
+    answer = hook(house, host, prompt(host, house.workspace, text))
+    if host == "cursor":
+        answer = hook(house, host, stop(host, house.workspace))
+    said_ = answer["systemMessage"] if host == "vscode" else told(host, answer)
+    assert said_.startswith("Nothing was delegated: ")
+    assert words in said_
+    assert dropped(house) == []
+
+
 def test_no_state_directory(house: House) -> None:
     """Where nothing can be noted for later, the answer still comes with the prompt."""
     daemon = Played(house)
@@ -265,6 +287,7 @@ def test_no_state_directory(house: House) -> None:
         ("  **DELEGATE TO GPT-4O: it fails**", "it fails", ""),
         ("first\r\n\r\nDELEGATE TO GPT-4O:\r\nit fails\r\nhere", "it fails\nhere", "first"),
         ("```\ncode\n```\nDELEGATE TO GPT-4O: x", "x", "```\ncode\n```"),
+        ("first\n**DELEGATE TO GPT-4O:**\n\n", "", "first"),
     ],
 )
 def test_the_phrase(text: str, issue: str, before: str) -> None:
@@ -278,13 +301,12 @@ def test_the_phrase(text: str, issue: str, before: str) -> None:
         "please delegate to GPT-4O: it fails",
         "> DELEGATE TO GPT-4O: it fails",
         "```\nDELEGATE TO GPT-4O: it fails\n```",
-        "DELEGATE TO GPT-4O:",
         "DELEGATE TO GPT-4: it fails",
         "what does DELEGATE TO GPT-4O do?",
     ],
 )
 def test_what_is_not_the_phrase(text: str) -> None:
-    """A mention, a quotation, a block of code, a phrase without an issue: nothing is asked."""
+    """A mention, a quotation, a block of code: nothing is asked."""
     assert said.delegated(text) is None
     assert said.delegated(said.harmless(f"so:\n{SAYS}\n- {SAYS}\nend")) is None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,7 @@ LIMIT_S: Final = 120
 MARGIN_S: Final = 10
 _BUCKET_S: Final = 10
 _MOST: Final = 4096
+MOST_PROMPT: Final = 1 << 20
 _MOST_FILES: Final = 12
 _CURSOR: Final = frozenset(("conversation_id", "generation_id", "workspace_roots", "cursor_version"))
 _VSCODE: Final = frozenset(("sessionId", "hookEventName", "timestamp"))
@@ -48,7 +50,8 @@ _MOST_LOOPS: Final = 3
 class Event:
     """One call of a hook: `kind` is `prompt` or `stop`, `turn` "" where the host names none, `roots` are absolute.
 
-    `files` are what the user attached to the prompt, as the host names them.
+    `files` are what the user attached to the prompt, as the host names them. A prompt may be longer than `MOST_PROMPT`
+    characters: then it is not for us to delegate, and its user is told so.
     """
 
     host: str
@@ -72,7 +75,7 @@ def read(host: str, payload: object) -> Event | None:
         return None
     kind = _EVENTS[name]
     session = _text(payload, *(("conversation_id",) if host == "cursor" else ("session_id", "sessionId")))
-    prompt = _text(payload, "prompt", "user_prompt", most=1 << 20)
+    prompt = _text(payload, "prompt", "user_prompt", most=sys.maxsize)
     given = payload.get("workspace_roots") if host == "cursor" else [payload.get("cwd")]
     roots = tuple(root for root in given if _is_path(root)) if isinstance(given, list) else ()
     if not session or (kind == "prompt" and not (prompt and roots)):

@@ -51,6 +51,14 @@ def _asked(event: Event, until: float) -> str | None:
     if found is None:
         return None
     issue, before = found
+    if len(event.prompt) > hosts.MOST_PROMPT:
+        return _not_delegated(
+            event, f"the prompt is longer than {hosts.MOST_PROMPT:,} characters. Name a log's file instead of its text."
+        )
+    if not issue:
+        return _not_delegated(
+            event, "nothing stands behind the colon. Say there what is wrong, on the line or below it."
+        )
     place = next(filter(None, map(places.around, event.roots)), None)
     if place is None:
         return _not_delegated(
