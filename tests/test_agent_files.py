@@ -466,6 +466,37 @@ def test_init_says_which_agents_it_found(house: House, init: Callable[..., str],
         assert (code, out) == (2, "")
 
 
+@pytest.mark.parametrize("made", [True, False], ids=["made", "merged"])
+def test_the_ends_of_lines_that_git_gives_are_no_edit(made: bool, house: House, init: Callable[..., str]) -> None:
+    """As `core.autocrlf` checks our files out, with CRLF, init keeps them and uninstall takes the same out."""
+    if not made:
+        put(house, *CASES["AGENTS.md"])
+        put(house, *CASES["comments"])
+    before = foreign(house)
+    init("--agent", "all")
+    files = [house.workspace / file.path for file in texts.FILES]
+    for file in files:
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    once = tree(house.workspace)
+    init("--agent", "all")
+    assert tree(house.workspace) == once
+    init("--agent", "all", "--uninstall")
+    ends = {name: data.replace(b"\n", b"\r\n") for name, data in before.items() if name != "app.py"}
+    assert foreign(house) == before | ends
+
+
+def test_a_file_of_an_older_version_keeps_the_ends_of_its_lines() -> None:
+    """Replaced as a whole, it has the ends that git gave it; and one that was written so is known without."""
+    file = file_of(".cursor/rules/delegate.mdc")
+    old = texts.File(file.path, file.agents, file.kind, file.wanted.replace("three failed", "two failed"))
+    data, note = merging.merged(old, None, None)
+    new, _ = merging.merged(file, data.replace(b"\n", b"\r\n"), note)
+    assert new == file.wanted.replace("\n", "\r\n").encode()
+    page = file_of("AGENTS.md")
+    after, note = merging.merged(page, b"# Rules\r\n", None)
+    assert merging.parted(page, after.replace(b"\r\n", b"\n"), note) == b"# Rules\n"
+
+
 def test_the_texts_are_what_agents_can_read(house: House) -> None:
     """Front matter with its keys, a name equal to the directory, a bounded description, a matcher that matches."""
     for file in texts.FILES:

@@ -62,7 +62,8 @@ def merged(file: File, data: bytes | None, note: Note | None) -> tuple[bytes, No
 def parted(file: File, data: bytes, note: Note | None) -> bytes | None:
     """Return a file's bytes without our part, None where the file is to go. Raises `Foreign`."""
     if file.kind == "whole":
-        if (note is not None and note.made and note.sha256 == _hash(data)) or data == file.wanted.encode():
+        plain = _folded(data)
+        if (note is not None and note.made and note.sha256 == _hash(plain)) or plain == file.wanted.encode():
             return None
         if "Written by `delegate init`." in data.decode("utf-8", "replace"):
             raise Foreign("it was changed since it was made: delete it by hand")
@@ -79,12 +80,18 @@ def parted(file: File, data: bytes, note: Note | None) -> bytes | None:
 
 def _whole(file: File, data: bytes | None, note: Note | None) -> tuple[bytes, Note | None]:
     new = file.wanted.encode()
-    if data == new:
-        return new, None if note is not None else Note((), True, _hash(new))
-    if data is not None and (note is None or note.sha256 != _hash(data)):
-        known = "Written by `delegate init`." in data.decode("utf-8", "replace")
+    plain = None if data is None else _folded(data)
+    if data is not None and plain == new:
+        return data, None if note is not None else Note((), True, _hash(new))
+    if plain is not None and (note is None or note.sha256 != _hash(plain)):
+        known = "Written by `delegate init`." in plain.decode("utf-8", "replace")
         raise Foreign("it was changed since it was made" if known else "it is not ours")
-    return new, Note((), True, _hash(new))
+    return new if data == plain else new.replace(b"\n", b"\r\n"), Note((), True, _hash(new))
+
+
+def _folded(data: bytes) -> bytes:
+    """Return a file of ours as we wrote it: git may have given its lines the ends of Windows (`core.autocrlf`)."""
+    return data.replace(b"\r\n", b"\n")
 
 
 def remains(file: File, data: bytes | None) -> bool:
@@ -151,10 +158,17 @@ def _parsed(text: str) -> jsonc.Node:
 
 
 def _restored(text: str, data: bytes, note: Note | None) -> str | None:
-    """Return a text as it was before our part came in, if it is as we left it; else None."""
-    if note is None or note.sha256 != _hash(data):
+    """Return a text as it was before our part came in, if it is as we left it but for the ends of its lines."""
+    if note is None:
         return None
-    return jsonc.extract(text, [*note.inserts])
+    if note.sha256 == _hash(data):
+        return jsonc.extract(text, [*note.inserts])
+    for now, then in (("\r\n", "\n"), ("\n", "\r\n")):
+        left = text.replace(now, then)
+        if left.replace(then, now) == text and note.sha256 == _hash(_bytes(left)):
+            before = jsonc.extract(left, [*note.inserts])
+            return None if before is None else before.replace(then, now)
+    return None
 
 
 def _taken_out(file: File, text: str, wrote: tuple[Any, ...]) -> str:
