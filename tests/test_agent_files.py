@@ -404,13 +404,36 @@ def test_a_refused_file_does_not_stop_the_others(house: House, call: Call) -> No
     assert code == 78
     assert "settings.json: left as it is: it cannot be read: line 1: it ends too early" in err
     assert "CLAUDE.md is a symbolic link" in err
+    assert "codex/hooks.json: left as it is: .codex is a symbolic link\nput what it leads to in its place" in err
     assert broken.read_bytes() == b"{"
     assert [*house.outside.iterdir()] == []
     assert (house.workspace / ".cursor" / "hooks.json").exists()
     assert (house.workspace / ".delegated.yaml").exists()
     broken.unlink()
     (house.workspace / ".agents" / "skills" / "delegate").unlink()
+    assert call("--agent", "all")[0] == 78
+    assert call("--agent", "all", "--uninstall")[0] == 0
+    (house.workspace / ".codex").unlink()
     assert call("--agent", "all")[0] == 0
+    assert (house.workspace / "CLAUDE.md").is_symlink()
+
+
+@pytest.mark.parametrize("link", [".claude", ".claude/settings.json", "CLAUDE.md"])
+def test_hooks_behind_a_link_are_missing_and_rules_are_not(link: str, house: House, call: Call) -> None:
+    """A link is never followed. Where it keeps the hooks out, the exit code says so, also before and at the end."""
+    at = house.workspace / link
+    at.parent.mkdir(exist_ok=True)
+    at.symlink_to(house.outside)
+    for flags, code in (((), 78), (("--dry-run",), 78), (("--uninstall",), 0)):
+        assert call("--agent", "claude", *flags)[0] == (0 if link == "CLAUDE.md" else code)
+    assert [*house.outside.iterdir()] == []
+    at.unlink()
+    assert call("--agent", "claude")[0] == 0
+    settings = house.workspace / ".claude" / "settings.json"
+    settings.rename(house.outside / "settings.json")
+    settings.symlink_to(house.outside / "settings.json")
+    code, _, err = call("--agent", "claude", "--uninstall")
+    assert (code, "put what it leads to in its place" in err) == (78, True)
 
 
 @pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--uninstall"]])

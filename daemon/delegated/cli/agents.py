@@ -57,7 +57,11 @@ def set_up(place: Place, agents: Iterable[str], *, uninstall: bool, dry_run: boo
         except (Foreign, OSError) as error:
             why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             terminal.warn(f"{full}: left as it is: {why}")
-            code = code if isinstance(error, Linked) else exits.CONFIGURATION
+            # Rules behind a link are read at its other end; without its hooks an agent delegates nothing.
+            harmless = isinstance(error, Linked) and (file.kind != "json" or (uninstall and file.path not in notes))
+            if isinstance(error, Linked) and not harmless:
+                terminal.say("put what it leads to in its place, and run this again")
+            code = code if harmless else exits.CONFIGURATION
             continue
         if change.note is None:
             notes.pop(file.path, None)
