@@ -436,6 +436,27 @@ def test_hooks_behind_a_link_are_missing_and_rules_are_not(link: str, house: Hou
     assert (code, "put what it leads to in its place" in err) == (78, True)
 
 
+def test_a_file_that_nobody_may_write_is_not_replaced(house: House, call: Call) -> None:
+    """Its owner has closed it: it is named and left, there and back, and what need not change is no trouble."""
+    settings = put(house, ".claude/settings.json", b"{}")
+    settings.chmod(0o444)
+    for flags in ((), ("--dry-run",)):
+        code, _, err = call("--agent", "claude", *flags)
+        assert code == 78
+        assert "settings.json: left as it is: it is read-only: make it writable" in err
+        assert settings.read_bytes() == b"{}"
+    settings.chmod(0o644)
+    assert call("--agent", "claude")[0] == 0
+    once = settings.read_bytes()
+    settings.chmod(0o444)
+    assert call("--agent", "claude")[0] == 0
+    assert call("--agent", "claude", "--uninstall")[0] == 78
+    assert settings.read_bytes() == once
+    settings.chmod(0o640)
+    assert call("--agent", "claude", "--uninstall")[0] == 0
+    assert (settings.read_bytes(), settings.stat().st_mode & 0o777) == (b"{}", 0o640)
+
+
 @pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--uninstall"]])
 def test_where_nothing_can_be_remembered_nothing_is_written(flags: list[str], house: House, call: Call) -> None:
     """Notes are kept in a plain file in a plain directory; a link in its way is told before anything is touched."""

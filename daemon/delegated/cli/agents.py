@@ -48,6 +48,8 @@ def set_up(place: Place, agents: Iterable[str], *, uninstall: bool, dry_run: boo
         full = os.path.join(place.workspace, *file.path.split("/"))
         try:
             change = _change(place.workspace, file, concerned, notes.get(file.path), uninstall=uninstall)
+            if change.before not in (None, change.after):
+                _check_writable(full)
             if dry_run:
                 terminal.out_exactly(_diff(change))
                 continue
@@ -143,6 +145,12 @@ def _read(workspace: str, path: str) -> bytes | None:
     if len(data) > _LIMIT:
         raise Foreign(f"it is larger than {_LIMIT >> 20} MiB")
     return data
+
+
+def _check_writable(path: str) -> None:
+    """Raise `Foreign` for a file that nobody may write, although its directory would let us replace it."""
+    if not stat.S_IMODE(os.stat(path).st_mode) & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        raise Foreign("it is read-only: make it writable (chmod u+w), and run this again")
 
 
 def _write(workspace: str, change: Change) -> list[str]:
