@@ -237,6 +237,119 @@ def test_an_older_version_of_ours_is_replaced() -> None:
             assert merging.merged(file, before, None)[0].count(b"delegate hook") == after.count(b"delegate hook")
 
 
+@pytest.mark.parametrize("lost", [texts.END, texts.BEGIN])
+@pytest.mark.parametrize("flags", [[], ["--uninstall"]])
+def test_a_block_that_lost_a_mark_takes_no_words_of_others(
+    lost: str, flags: list[str], house: House, init: Callable[..., str], call: Call
+) -> None:
+    """As a merge resolved by hand leaves it: the file is left and its line named, until the mark is there again."""
+    init("--agent", "claude", "--agent", "codex")
+    block = file_of("CLAUDE.md").wanted
+    torn = f"# Rules\n\n{block.replace(lost, '')}\n## Deploy rules\n\nNever on Friday.\n\n"
+    for path, text, line in (
+        ("CLAUDE.md", torn + block, 3 if lost == texts.END else block.count("\n") + 2),
+        ("AGENTS.md", torn, 3 if lost == texts.END else block.count("\n") + 2),
+    ):
+        page = put(house, path, text.encode())
+        code, _, err = call("--agent", "all", *flags)
+        assert code == 78
+        assert f"{path}: left as it is: line {line}: this mark lacks its `" in err
+        assert page.read_text() == text
+    put(house, "CLAUDE.md", f"{block}\n## Mine\n\n{block}".encode())
+    put(house, "AGENTS.md", b"")
+    init("--agent", "all", *flags)
+    assert (house.workspace / "CLAUDE.md").read_text().count(texts.BEGIN) == (0 if flags else 1)
+    assert "\n## Mine\n\n" in (house.workspace / "CLAUDE.md").read_text()
+
+
+BY_HAND: dict[str, tuple[str, str]] = {
+    "a task of the page, shown otherwise": (".vscode/tasks.json", '"always"'),
+    "a hook with a limit of its own": (".claude/settings.json", "delegate hook claude --timeout 30"),
+    "a hook by its path": (".cursor/hooks.json", "/opt/bin/delegate hook cursor"),
+}
+
+
+def by_hand(case: str) -> tuple[str, bytes]:
+    path, own = BY_HAND[case]
+    if "tasks" in path:
+        page = (Path(__file__).parent.parent / "docs" / "editors.md").read_text("utf-8")
+        return path, page.partition("```json\n")[2].partition("\n```")[0].replace('"never"', own).encode()
+    event, each = ("stop", {"command": own}) if "cursor" in path else ("Stop", {"hooks": [{"command": own}]})
+    return path, json.dumps({"hooks": {event: [each]}}).encode()
+
+
+@pytest.mark.parametrize("case", BY_HAND)
+def test_what_somebody_wrote_by_hand_stays_his(case: str, house: House, init: Callable[..., str], call: Call) -> None:
+    """An entry that does what ours would is left as it is; only what is missing is added, and taken out again."""
+    path, data = by_hand(case)
+    own = BY_HAND[case][1].encode()
+    file = put(house, path, data)
+    init("--agent", "all")
+    once = file.read_bytes()
+    assert once.count(own) == 1
+    assert once != data
+    assert len(re.findall(rb"delegate hook|delegate: watch", once)) == (1 if "tasks" in path else 2)
+    init("--agent", "all")
+    assert file.read_bytes() == once
+    err = call("--agent", "all", "--uninstall")[2]
+    assert file.read_bytes() == data
+    assert f"{path}: an entry for `delegate` stays" in err
+    init("--agent", "all")
+    file.write_bytes(file.read_bytes() + b"\n")
+    init("--agent", "all", "--uninstall")
+    assert own in file.read_bytes()
+    assert jsonc.parse(file.read_text()).value.get("hooks") == json.loads(data).get("hooks")
+
+
+def test_an_entry_of_ours_that_was_adapted_stays_so(house: House, init: Callable[..., str], call: Call) -> None:
+    """Another limit, in our entry: init keeps it, a later version replaces only what is as it was written."""
+    init("--agent", "claude")
+    settings = house.workspace / ".claude" / "settings.json"
+    prompt, stop = settings.read_text().split('"Stop"')
+    changed = prompt.replace("hook claude", "hook claude --timeout 30").replace("120", "40") + '"Stop"' + stop
+    settings.write_text(changed)
+    init("--agent", "claude")
+    assert settings.read_text() == changed
+    code, _, err = call("--agent", "claude", "--uninstall")
+    assert code == 0
+    assert "settings.json: an entry for `delegate` stays" in err
+    hooks = json.loads(settings.read_text())["hooks"]
+    assert hooks == {"UserPromptSubmit": json.loads(changed)["hooks"]["UserPromptSubmit"]}
+
+
+def test_of_an_older_version_only_what_is_as_it_was_written_is_replaced() -> None:
+    """With the note of that version, in a file that was edited: its own entry goes, the adapted one stays."""
+    file = file_of(".claude/settings.json")
+    older = json.loads(json.dumps(file.wanted).replace("|| exit 0", "|| true"))
+    before, note = merging.merged(texts.File(file.path, file.agents, file.kind, older), b"{}", None)
+    edited = before.replace(b"hook claude", b"hook claude --timeout 30", 1)
+    after, new = merging.merged(file, edited, note)
+    commands = re.findall(rb"delegate hook [^\"]*", after)
+    assert commands == [b"delegate hook claude --timeout 30 || true", b"delegate hook claude || exit 0"]
+    rest = merging.parted(file, after + b"\n", new)
+    assert rest is not None
+    assert re.findall(rb"delegate hook [^\"]*", rest) == commands[:1]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{\n  "hooks": { // ask Bob before adding hooks here\n  }\n}\n',
+        b'{\n  "hooks": {\n    // ask Bob\n  }\n}\n',
+        b'{\n  "hooks": /* ask Bob */ {\n    "Stop": [] // none\n  }\n}\n',
+        b'{"hooks": {"Stop": [ /* ask Bob */ ]}}',
+    ],
+)
+def test_a_comment_outlives_what_stood_beside_it(data: bytes) -> None:
+    """Also in a file that was edited since: no list or object that holds a comment is taken out with our entry."""
+    file = file_of(".claude/settings.json")
+    after, note = merging.merged(file, data, None)
+    rest = merging.parted(file, after + b"\n", note)
+    assert rest is not None
+    assert b"delegate" not in rest
+    assert re.findall(rb"ask Bob[^*\n]*|// none", rest) == re.findall(rb"ask Bob[^*\n]*|// none", data)
+
+
 def test_the_diff_is_the_change(house: House, init: Callable[..., str], need: Callable[[str], str]) -> None:
     """--dry-run writes nothing; what it prints is taken by `git apply` and gives what init would have written."""
     git = need("git")
@@ -291,13 +404,71 @@ def test_a_refused_file_does_not_stop_the_others(house: House, call: Call) -> No
     assert code == 78
     assert "settings.json: left as it is: it cannot be read: line 1: it ends too early" in err
     assert "CLAUDE.md is a symbolic link" in err
+    assert "codex/hooks.json: left as it is: .codex is a symbolic link\nput what it leads to in its place" in err
     assert broken.read_bytes() == b"{"
     assert [*house.outside.iterdir()] == []
     assert (house.workspace / ".cursor" / "hooks.json").exists()
     assert (house.workspace / ".delegated.yaml").exists()
     broken.unlink()
     (house.workspace / ".agents" / "skills" / "delegate").unlink()
+    assert call("--agent", "all")[0] == 78
+    assert call("--agent", "all", "--uninstall")[0] == 0
+    (house.workspace / ".codex").unlink()
     assert call("--agent", "all")[0] == 0
+    assert (house.workspace / "CLAUDE.md").is_symlink()
+
+
+@pytest.mark.parametrize("link", [".claude", ".claude/settings.json", "CLAUDE.md"])
+def test_hooks_behind_a_link_are_missing_and_rules_are_not(link: str, house: House, call: Call) -> None:
+    """A link is never followed. Where it keeps the hooks out, the exit code says so, also before and at the end."""
+    at = house.workspace / link
+    at.parent.mkdir(exist_ok=True)
+    at.symlink_to(house.outside)
+    for flags, code in (((), 78), (("--dry-run",), 78), (("--uninstall",), 0)):
+        assert call("--agent", "claude", *flags)[0] == (0 if link == "CLAUDE.md" else code)
+    assert [*house.outside.iterdir()] == []
+    at.unlink()
+    assert call("--agent", "claude")[0] == 0
+    settings = house.workspace / ".claude" / "settings.json"
+    settings.rename(house.outside / "settings.json")
+    settings.symlink_to(house.outside / "settings.json")
+    code, _, err = call("--agent", "claude", "--uninstall")
+    assert (code, "put what it leads to in its place" in err) == (78, True)
+
+
+def test_a_file_that_nobody_may_write_is_not_replaced(house: House, call: Call) -> None:
+    """Its owner has closed it: it is named and left, there and back, and what need not change is no trouble."""
+    settings = put(house, ".claude/settings.json", b"{}")
+    settings.chmod(0o444)
+    for flags in ((), ("--dry-run",)):
+        code, _, err = call("--agent", "claude", *flags)
+        assert code == 78
+        assert "settings.json: left as it is: it is read-only: make it writable" in err
+        assert settings.read_bytes() == b"{}"
+    settings.chmod(0o644)
+    assert call("--agent", "claude")[0] == 0
+    once = settings.read_bytes()
+    settings.chmod(0o444)
+    assert call("--agent", "claude")[0] == 0
+    assert call("--agent", "claude", "--uninstall")[0] == 78
+    assert settings.read_bytes() == once
+    settings.chmod(0o640)
+    assert call("--agent", "claude", "--uninstall")[0] == 0
+    assert (settings.read_bytes(), settings.stat().st_mode & 0o777) == (b"{}", 0o640)
+
+
+@pytest.mark.parametrize("flags", [[], ["--dry-run"], ["--uninstall"]])
+def test_where_nothing_can_be_remembered_nothing_is_written(flags: list[str], house: House, call: Call) -> None:
+    """Notes are kept in a plain file in a plain directory; a link in its way is told before anything is touched."""
+    runs = house.workspace / ".autonomous_runs"
+    shutil.rmtree(runs)
+    runs.symlink_to(house.outside)
+    before = tree(house.workspace), tree(house.outside)
+    code, _, err = call("--agent", "all", *flags)
+    assert code == 78
+    assert ".autonomous_runs is a symbolic link" in err
+    assert "a plain directory" in err
+    assert (tree(house.workspace), tree(house.outside)) == before
 
 
 def test_notes_of_a_stranger_do_no_harm(house: House, call: Call) -> None:
@@ -337,6 +508,37 @@ def test_init_says_which_agents_it_found(house: House, init: Callable[..., str],
     for flags in (["--dry-run"], ["--uninstall"], ["--agent", "emacs"]):
         code, out, _ = call(*flags)
         assert (code, out) == (2, "")
+
+
+@pytest.mark.parametrize("made", [True, False], ids=["made", "merged"])
+def test_the_ends_of_lines_that_git_gives_are_no_edit(made: bool, house: House, init: Callable[..., str]) -> None:
+    """As `core.autocrlf` checks our files out, with CRLF, init keeps them and uninstall takes the same out."""
+    if not made:
+        put(house, *CASES["AGENTS.md"])
+        put(house, *CASES["comments"])
+    before = foreign(house)
+    init("--agent", "all")
+    files = [house.workspace / file.path for file in texts.FILES]
+    for file in files:
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    once = tree(house.workspace)
+    init("--agent", "all")
+    assert tree(house.workspace) == once
+    init("--agent", "all", "--uninstall")
+    ends = {name: data.replace(b"\n", b"\r\n") for name, data in before.items() if name != "app.py"}
+    assert foreign(house) == before | ends
+
+
+def test_a_file_of_an_older_version_keeps_the_ends_of_its_lines() -> None:
+    """Replaced as a whole, it has the ends that git gave it; and one that was written so is known without."""
+    file = file_of(".cursor/rules/delegate.mdc")
+    old = texts.File(file.path, file.agents, file.kind, file.wanted.replace("three failed", "two failed"))
+    data, note = merging.merged(old, None, None)
+    new, _ = merging.merged(file, data.replace(b"\n", b"\r\n"), note)
+    assert new == file.wanted.replace("\n", "\r\n").encode()
+    page = file_of("AGENTS.md")
+    after, note = merging.merged(page, b"# Rules\r\n", None)
+    assert merging.parted(page, after.replace(b"\r\n", b"\n"), note) == b"# Rules\n"
 
 
 def test_the_texts_are_what_agents_can_read(house: House) -> None:

@@ -217,8 +217,23 @@ def test_a_workspace_that_nobody_set_up(house: House) -> None:
     bare = house.tmp / "bare"
     bare.mkdir()
     assert "`delegate init` sets it up" in told("claude", hook(house, "claude", prompt("claude", bare)))
-    assert hook(house, "cursor", prompt("cursor", bare)) == {"continue": True}
     assert [*bare.iterdir()] == []
+
+
+def test_what_a_prompts_answer_cannot_say_is_said_at_the_stop(house: House) -> None:
+    """Cursor shows no word of a hook that lets a prompt pass: why nothing was delegated comes as the next message."""
+    bare = house.tmp / "bare"
+    bare.mkdir()
+    (house.workspace / ".delegated.yaml").write_text("modell: x\n")
+    for workspace, words in ((bare, "`delegate init` sets it up"), (house.workspace, "modell")):
+        for _ in range(2):  # two entries report one prompt
+            assert hook(house, "cursor", prompt("cursor", workspace)) == {"continue": True}
+        text = told("cursor", hook(house, "cursor", stop("cursor", workspace)))
+        assert text.startswith("Nothing was delegated: ")
+        assert words in text
+        assert hook(house, "cursor", stop("cursor", workspace)) is None
+    assert [*bare.iterdir()] == []
+    assert dropped(house) == []
 
 
 def test_a_configuration_that_cannot_be_used(house: House) -> None:
@@ -226,6 +241,28 @@ def test_a_configuration_that_cannot_be_used(house: House) -> None:
     text = told("claude", hook(house, "claude", prompt("claude", house.workspace), DELEGATED_CONCURRENCY="many"))
     assert "Nothing was delegated" in text
     assert "concurrency" in text
+    assert dropped(house) == []
+
+
+@pytest.mark.parametrize("host", NAMES)
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("We are stuck.\n\nDELEGATE TO GPT-4O:\n", "nothing stands behind the colon"),
+        (f"{SAYS}\n" + "log line\n" * 125_000, "longer than 1,048,576 characters"),
+    ],
+    ids=["no issue", "too long"],
+)
+def test_a_prompt_that_delegates_and_cannot_is_not_met_with_silence(
+    text: str, words: str, host: str, house: House
+) -> None:
+    """Its user meant it: why nothing came of it is told as every other reason is."""
+    answer = hook(house, host, prompt(host, house.workspace, text))
+    if host == "cursor":
+        answer = hook(house, host, stop(host, house.workspace))
+    said_ = answer["systemMessage"] if host == "vscode" else told(host, answer)
+    assert said_.startswith("Nothing was delegated: ")
+    assert words in said_
     assert dropped(house) == []
 
 
@@ -250,6 +287,7 @@ def test_no_state_directory(house: House) -> None:
         ("  **DELEGATE TO GPT-4O: it fails**", "it fails", ""),
         ("first\r\n\r\nDELEGATE TO GPT-4O:\r\nit fails\r\nhere", "it fails\nhere", "first"),
         ("```\ncode\n```\nDELEGATE TO GPT-4O: x", "x", "```\ncode\n```"),
+        ("first\n**DELEGATE TO GPT-4O:**\n\n", "", "first"),
     ],
 )
 def test_the_phrase(text: str, issue: str, before: str) -> None:
@@ -263,13 +301,12 @@ def test_the_phrase(text: str, issue: str, before: str) -> None:
         "please delegate to GPT-4O: it fails",
         "> DELEGATE TO GPT-4O: it fails",
         "```\nDELEGATE TO GPT-4O: it fails\n```",
-        "DELEGATE TO GPT-4O:",
         "DELEGATE TO GPT-4: it fails",
         "what does DELEGATE TO GPT-4O do?",
     ],
 )
 def test_what_is_not_the_phrase(text: str) -> None:
-    """A mention, a quotation, a block of code, a phrase without an issue: nothing is asked."""
+    """A mention, a quotation, a block of code: nothing is asked."""
     assert said.delegated(text) is None
     assert said.delegated(said.harmless(f"so:\n{SAYS}\n- {SAYS}\nend")) is None
 
@@ -303,6 +340,29 @@ def test_a_transcript_is_bounded(tmp_path: Path) -> None:
     assert found.files[-1] == "f2999.py"
     assert len(found.files) <= 12
     assert sum(map(len, (*found.errors, *found.fixes))) < 20_000
+
+
+@pytest.mark.parametrize(
+    "piece", ["\n", " ", "\n at ", "\n at x(", " at (", "(", "a.", "Error", "error[", "exit code ", "`"]
+)
+def test_a_hostile_transcript_costs_linear_time(piece: str) -> None:
+    """Whatever a tool printed, in one line or in many: a quadratic reader would need minutes for it."""
+    text = piece * (300_000 // len(piece))
+    found = gather([{"type": "tool_result", "content": f"{start}{text}x"} for start in ("", "\n at ", "\n at x(")])
+    assert len(found.errors) <= 3
+    assert gather([{"type": "tool_result", "content": f"{text}\n\tat a.B.c (B.java:12)\n"}]).errors
+
+
+@pytest.mark.timeout(60)
+def test_a_session_of_many_steps_costs_linear_time() -> None:
+    """Each file and error is looked for among the last few alone."""
+    many = range(100_000)
+    patch = "\n".join(f"*** Add File: {number}.py" for number in many)
+    failed = ({"type": "tool_result", "is_error": True, "content": str(number)} for number in many)
+    long = {"name": "edit", "input": {"path": "a b " * 250_000, "edits": [{"old_string": "a"}] * 25_000}}
+    found = gather([{"name": "apply_patch", "input": patch}, *failed, long])
+    assert found.files[:-1] == [f"{number}.py" for number in many][-11:]
+    assert found.errors == ["99997", "99998", "99999"]
 
 
 @pytest.mark.parametrize("host", NAMES)

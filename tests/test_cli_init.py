@@ -49,6 +49,24 @@ def test_init_sees_that_git_ignores_it_already(line: str, house: House) -> None:
     assert (house.workspace / ".gitignore").read_text() == f"{line}\n"
 
 
+@pytest.mark.parametrize("there", [True, False], ids=["to a file", "to nothing"])
+def test_init_writes_through_no_link(there: bool, house: House) -> None:
+    """A .gitignore that leads out of the workspace is named and left, by the exit code too; all else is done."""
+    away = house.outside / "ignore"
+    if there:
+        away.write_text("*.pyc\n")
+    (house.workspace / ".gitignore").symlink_to(away)
+    code, out, err = run(house, "init")
+    assert code == exits.CONFIGURATION
+    assert ".gitignore: left as it is: a symbolic link" in err
+    assert ".autonomous_runs/openai_delegations/" in err
+    assert "registered" in out
+    assert (away.read_text() if there else away.exists()) == ("*.pyc\n" if there else False)
+    (house.workspace / ".gitignore").unlink()
+    (house.workspace / ".gitignore").mkdir()
+    assert "left as it is: not a file" in run(house, "init")[2]
+
+
 def test_init_renews_its_own_script(house: House) -> None:
     """A script of an older version is replaced by this one's."""
     path = house.workspace / SCRIPT

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,7 @@ LIMIT_S: Final = 120
 MARGIN_S: Final = 10
 _BUCKET_S: Final = 10
 _MOST: Final = 4096
+MOST_PROMPT: Final = 1 << 20
 _MOST_FILES: Final = 12
 _CURSOR: Final = frozenset(("conversation_id", "generation_id", "workspace_roots", "cursor_version"))
 _VSCODE: Final = frozenset(("sessionId", "hookEventName", "timestamp"))
@@ -48,7 +50,8 @@ _MOST_LOOPS: Final = 3
 class Event:
     """One call of a hook: `kind` is `prompt` or `stop`, `turn` "" where the host names none, `roots` are absolute.
 
-    `files` are what the user attached to the prompt, as the host names them.
+    `files` are what the user attached to the prompt, as the host names them. A prompt may be longer than `MOST_PROMPT`
+    characters: then it is not for us to delegate, and its user is told so.
     """
 
     host: str
@@ -72,7 +75,7 @@ def read(host: str, payload: object) -> Event | None:
         return None
     kind = _EVENTS[name]
     session = _text(payload, *(("conversation_id",) if host == "cursor" else ("session_id", "sessionId")))
-    prompt = _text(payload, "prompt", "user_prompt", most=1 << 20)
+    prompt = _text(payload, "prompt", "user_prompt", most=sys.maxsize)
     given = payload.get("workspace_roots") if host == "cursor" else [payload.get("cwd")]
     roots = tuple(root for root in given if _is_path(root)) if isinstance(given, list) else ()
     if not session or (kind == "prompt" and not (prompt and roots)):
@@ -91,6 +94,11 @@ def waits(host: str) -> bool:
     return host in ("claude", "codex")
 
 
+def hears(event: Event) -> bool:
+    """Say whether what is answered is read: of an answer to a prompt Cursor reads only whether it may go on."""
+    return event.host != "cursor" or event.kind == "stop"
+
+
 def keys(event: Event, workspace: str, issue: str, now: float) -> tuple[str, ...]:
     """Name the request of a prompt: the same for the same prompt, which several entries of one host may report.
 
@@ -103,6 +111,11 @@ def keys(event: Event, workspace: str, issue: str, now: float) -> tuple[str, ...
     return tuple(f"prompt-{_short(workspace, event.session, turn, words)}" for turn in turns)
 
 
+def note_key(event: Event, text: str) -> str:
+    """Name what a prompt is to be told later: the same for the same prompt and text."""
+    return f"told-{_short(event.session, event.turn, text)}"
+
+
 def session_key(session: str) -> str:
     """Name a session as a file can be named, whatever the host calls it."""
     return _short(session)
@@ -112,7 +125,7 @@ def reply(event: Event, text: str) -> str:
     """Write `text` in the form in which the host takes it; "" where it takes none."""
     value: dict[str, Any]
     if event.kind == "prompt":
-        if event.host == "cursor":
+        if not hears(event):
             value = {"continue": True}
         elif event.host == "vscode":
             value = {"systemMessage": text}

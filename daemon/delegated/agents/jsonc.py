@@ -6,6 +6,7 @@ What is foreign stays as it is, to the byte. Places are offsets in characters.
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,17 +48,18 @@ def parse(text: str) -> Node:
     return node
 
 
-def additions(text: str, wanted: dict[str, Any]) -> Inserts:
+def additions(text: str, wanted: dict[str, Any], stands_for: Callable[[Any, Any], bool] = operator.eq) -> Inserts:
     """Say what has to be inserted where, so that the text's object holds `wanted`; nothing when it does already.
 
-    Objects are merged, to lists is added what they do not hold, and a plain value that is there stays.
+    Objects are merged, to lists is added what none of their elements `stands_for`, and a plain value that is there
+    stays.
     """
     node = parse(text)
     if not isinstance(node.value, dict):
         _fail(text, node.start, "an object belongs here")
     first = node.items[0][1] if node.items else 0
     found = re.match(r"[ \t]+", text[text.rfind("\n", 0, first) + 1 : first])
-    return [*_merge(text, node, wanted, found[0] if found else "  ")]
+    return [*_merge(text, node, wanted, found[0] if found else "  ", stands_for)]
 
 
 def insert(text: str, inserts: Inserts) -> str:
@@ -77,13 +79,16 @@ def extract(text: str, inserts: Inserts) -> str | None:
 
 
 def without(text: str, ours: Callable[[Any], bool]) -> str:
-    """Take out each element of a list that is `ours`, and the lists and objects that are empty for want of it."""
+    """Take out each element of a list that is `ours`, and the lists and objects that are empty for want of it.
+
+    One that holds a comment stays: somebody wrote it for those who come after.
+    """
     for _ in range(1_000):
         found = _first_of(parse(text), ours)
         if found is None:
             break
         parents, at = found
-        while len(parents[-1][0].items) == 1 and len(parents) > 1:
+        while len(parents[-1][0].items) == 1 and len(parents) > 1 and not _has_comment(text, parents):
             at = parents[-1][1]
             parents = parents[:-1]
         text = _cut(text, parents[-1][0], at)
@@ -103,6 +108,15 @@ def _first_of(node: Node, ours: Callable[[Any], bool]) -> tuple[list[tuple[Node,
     return None
 
 
+def _has_comment(text: str, parents: list[tuple[Node, int]]) -> bool:
+    """Say whether a comment stands in the last of some containers, around its one item, or between it and its key."""
+    above, (node, number) = parents[-2][0], parents[-1]
+    key = _STRING.match(text, above.items[number][1])
+    _, start, item = node.items[0]
+    around = (key.end() if key else node.start, node.start), (node.start + 1, start), (item.end, node.end - 1)
+    return any("/" in text[begin:end] for begin, end in around)
+
+
 def _cut(text: str, parent: Node, number: int) -> str:
     """Take one item out of its container, with one comma and the white space before it."""
     _, start, node = parent.items[number]
@@ -118,7 +132,9 @@ def _cut(text: str, parent: Node, number: int) -> str:
     return text[:begin] + text[follows:]
 
 
-def _merge(text: str, node: Node, wanted: Any, unit: str) -> Iterator[tuple[int, str]]:
+def _merge(
+    text: str, node: Node, wanted: Any, unit: str, stands_for: Callable[[Any, Any], bool]
+) -> Iterator[tuple[int, str]]:
     if isinstance(wanted, dict):
         if not isinstance(node.value, dict):
             _fail(text, node.start, "an object belongs here")
@@ -128,12 +144,13 @@ def _merge(text: str, node: Node, wanted: Any, unit: str) -> Iterator[tuple[int,
             if there is None:
                 new.append((key, value))
             else:
-                yield from _merge(text, there, value, unit)
+                yield from _merge(text, there, value, unit, stands_for)
         yield from _append(text, node, new, unit)
     elif isinstance(wanted, list):
         if not isinstance(node.value, list):
             _fail(text, node.start, "a list belongs here")
-        yield from _append(text, node, [("", value) for value in wanted if value not in node.value], unit)
+        new = [("", value) for value in wanted if not any(stands_for(there, value) for there in node.value)]
+        yield from _append(text, node, new, unit)
 
 
 def _append(text: str, node: Node, new: list[tuple[str, Any]], unit: str) -> Iterator[tuple[int, str]]:

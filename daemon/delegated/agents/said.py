@@ -12,7 +12,7 @@ def delegated(prompt: str) -> tuple[str, str] | None:
     """Return (issue, words before it) of a prompt with a line `DELEGATE TO GPT-4O: …`; None when it has none.
 
     The line may be in any case, in bold or in a list; `GPT4O` and `GPT 4O` are the same. A line in a fenced block or
-    behind `>` is a quotation. Whatever follows the phrase belongs to the issue.
+    behind `>` is a quotation. Whatever follows the phrase belongs to the issue, which is "" where nothing does.
     """
     lines = prompt.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     opening = None
@@ -27,7 +27,7 @@ def delegated(prompt: str) -> tuple[str, str] | None:
         said = phrase(line)
         if said is not None:
             issue = "\n".join([said, *lines[number + 1 :]]).strip()
-            return (head(issue, _MOST), head("\n".join(lines[:number]).strip(), _MOST)) if issue else None
+            return head(issue, _MOST), head("\n".join(lines[:number]).strip(), _MOST)
     return None
 
 

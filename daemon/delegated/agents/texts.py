@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +14,7 @@ END: Final = "<!-- delegated: end -->"
 TASK: Final = "delegate: ask about this file"
 WATCH: Final = "delegate: watch"
 INPUT: Final = "delegateIssue"
+_HOOK: Final = re.compile(r"\bdelegate hook [a-z]+\b")
 
 _RULE: Final = """\
 A line `DELEGATE TO GPT-4O: <issue>` in a prompt asks a second model about the issue.
@@ -142,13 +145,24 @@ SIGNS: Final = {
 }
 
 
-def ours(value: Any) -> bool:
-    """Say whether an element of a list in a JSON file is one that we put there, of whichever version."""
+def names(value: Any) -> frozenset[str]:
+    """Say which of our entries an element of a JSON file's list stands for, by command or label, whoever wrote it."""
     if not isinstance(value, dict):
-        return False
-    command, inner = value.get("command"), value.get("hooks")
-    if isinstance(command, str) and command.startswith("delegate hook "):
-        return True
-    if isinstance(inner, list) and inner:
-        return all(map(ours, inner))
-    return value.get("label") in (TASK, WATCH) or value.get("id") == INPUT
+        return frozenset()
+    inner = value.get("hooks")
+    found = _HOOK.findall(value["command"]) if isinstance(value.get("command"), str) else []
+    found += [value[key] for key in ("label", "id") if value.get(key) in (TASK, WATCH, INPUT)]
+    return frozenset(found).union(*map(names, inner if isinstance(inner, list) else ()))
+
+
+def stands_for(value: Any, wanted: Any) -> bool:
+    """Say whether an element that is there does what one of ours would do: then it is left as its owner wants it."""
+    return names(wanted) <= names(value) if names(wanted) else bool(value == wanted)
+
+
+def entries(value: Any) -> Iterator[Any]:
+    """Yield the elements of lists, outer before inner, that stand for one of our entries."""
+    for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        if isinstance(value, list) and names(each):
+            yield each
+        yield from entries(each)

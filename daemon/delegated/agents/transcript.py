@@ -34,7 +34,7 @@ _RESULTS: Final = frozenset(
 _PATCH: Final = re.compile(r"^\*\*\* (?:Add|Update|Delete) File: (.+)$", re.MULTILINE)
 _FAILED: Final = re.compile(
     r"Traceback \(most recent call last\)|^(?:[\w.]+\.)?\w*(?:Error|Exception)(?::|$)|panicked at|^FAILED |^E {3}"
-    r"|^error(?:\[\w+\])?:|\bfatal error\b|^npm ERR!|^\s+at .+\(.+:\d+",
+    r"|^error(?:\[\w+\])?:|\bfatal error\b|^npm ERR!|^[ \t]{1,80}at [^\n(]{1,400}\([^\n]{1,800}?:\d",
     re.MULTILINE,
 )
 _EXIT: Final = re.compile(r"(?:exit(?:ed with)?[ _]code|exit_code)\D{0,3}([1-9]\d{0,2})\b", re.IGNORECASE)
@@ -68,7 +68,8 @@ def gather(values: Iterable[Any]) -> Told:
             _call(each, told)
             _result(each, told)
             _words(each, told)
-    del told.files[:-_FILES], told.errors[:-_ERRORS], told.fixes[:-_FIXES]
+            # At once: each is looked for in what was found before it.
+            del told.errors[:-_ERRORS], told.fixes[:-_FIXES]
     return told
 
 
@@ -113,10 +114,10 @@ def _call(each: dict[str, Any], told: Told) -> None:
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str) and "*** Begin Patch" in text:
                 _patch(text, told)
-    edits = given.get("edits")
+    edits, shown = given.get("edits"), _line(path) or "a file"
     for edit in edits if isinstance(edits, list) else [given]:
         if isinstance(edit, dict) and (new := _first(edit, _NEW)) + (old := _first(edit, _OLD)):
-            told.fixes.append(f"Edited {_line(path) or 'a file'}: {_change(old, new)}")
+            told.fixes.append(f"Edited {shown}: {_change(old, new)}")
 
 
 def _patch(text: str, told: Told) -> None:
@@ -190,6 +191,7 @@ def _use(path: str, told: Told) -> None:
     if path in told.files:
         told.files.remove(path)
     told.files.append(path)
+    del told.files[:-_FILES]
 
 
 def _first(value: dict[str, Any], names: Iterable[str]) -> str:

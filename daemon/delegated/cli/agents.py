@@ -16,6 +16,7 @@ from delegated.agents import NAMES, TITLES, merging, texts
 from delegated.agents.merging import Foreign, Linked, Note
 from delegated.agents.texts import File
 from delegated.disk import put
+from delegated.errors import OperatorError
 
 from . import exits, terminal
 from .place import MARK, Place
@@ -47,6 +48,8 @@ def set_up(place: Place, agents: Iterable[str], *, uninstall: bool, dry_run: boo
         full = os.path.join(place.workspace, *file.path.split("/"))
         try:
             change = _change(place.workspace, file, concerned, notes.get(file.path), uninstall=uninstall)
+            if change.before not in (None, change.after):
+                _check_writable(full)
             if dry_run:
                 terminal.out_exactly(_diff(change))
                 continue
@@ -56,7 +59,11 @@ def set_up(place: Place, agents: Iterable[str], *, uninstall: bool, dry_run: boo
         except (Foreign, OSError) as error:
             why = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             terminal.warn(f"{full}: left as it is: {why}")
-            code = code if isinstance(error, Linked) else exits.CONFIGURATION
+            # Rules behind a link are read at its other end; without its hooks an agent delegates nothing.
+            harmless = isinstance(error, Linked) and (file.kind != "json" or (uninstall and file.path not in notes))
+            if isinstance(error, Linked) and not harmless:
+                terminal.say("put what it leads to in its place, and run this again")
+            code = code if harmless else exits.CONFIGURATION
             continue
         if change.note is None:
             notes.pop(file.path, None)
@@ -64,11 +71,25 @@ def set_up(place: Place, agents: Iterable[str], *, uninstall: bool, dry_run: boo
             notes[file.path] = change.note
         if change.before != change.after or not uninstall:
             terminal.out(f"{full}: {_words(change)}")
+        if uninstall and merging.remains(file, change.after):
+            terminal.say(f"{full}: an entry for `delegate` stays, as it is not one that was put in: yours to delete")
     if not dry_run:
         _write_notes(place.workspace, notes, directories)
         if not uninstall and shutil.which("delegate") is None:
             terminal.warn("`delegate` is not on the PATH, where the hooks look for it: pipx install . in its checkout")
     return code
+
+
+def check(place: Place) -> None:
+    """Raise `OperatorError` where what is done to files could not be remembered."""
+    try:
+        _read(place.workspace, _NOTES)
+    except Foreign as error:
+        raise OperatorError(
+            f"{os.path.join(place.workspace, *_NOTES.split('/'))} cannot be kept: {error}",
+            exits.CONFIGURATION,
+            "it has to be a plain file in a plain directory; nothing was changed",
+        ) from error
 
 
 def in_use(workspace: str) -> tuple[str, ...]:
@@ -124,6 +145,12 @@ def _read(workspace: str, path: str) -> bytes | None:
     if len(data) > _LIMIT:
         raise Foreign(f"it is larger than {_LIMIT >> 20} MiB")
     return data
+
+
+def _check_writable(path: str) -> None:
+    """Raise `Foreign` for a file that nobody may write, although its directory would let us replace it."""
+    if not stat.S_IMODE(os.stat(path).st_mode) & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH):
+        raise Foreign("it is read-only: make it writable (chmod u+w), and run this again")
 
 
 def _write(workspace: str, change: Change) -> list[str]:
@@ -185,7 +212,7 @@ def _read_notes(workspace: str) -> tuple[dict[str, Note], list[str]]:
 def _note(value: Any) -> Note:
     agents = tuple(name for name in NAMES if name in value["agents"])
     inserts = tuple((int(at), str(piece)) for at, piece in value["inserts"])
-    return Note(agents, value["made"] is True, str(value["sha256"]), inserts)
+    return Note(agents, value["made"] is True, str(value["sha256"]), inserts, tuple(value.get("entries", ())))
 
 
 def _write_notes(workspace: str, notes: dict[str, Note], directories: list[str]) -> None:
@@ -203,6 +230,7 @@ def _write_notes(workspace: str, notes: dict[str, Note], directories: list[str])
         return
     files = {
         path: {"agents": note.agents, "made": note.made, "sha256": note.sha256, "inserts": note.inserts}
+        | ({"entries": note.entries} if note.entries else {})
         for path, note in sorted(notes.items())
     }
     data = json.dumps({"schema": _SCHEMA, "files": files, "directories": sorted(left)}, indent=1) + "\n"

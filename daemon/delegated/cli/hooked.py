@@ -51,10 +51,18 @@ def _asked(event: Event, until: float) -> str | None:
     if found is None:
         return None
     issue, before = found
+    if len(event.prompt) > hosts.MOST_PROMPT:
+        return _not_delegated(
+            event, f"the prompt is longer than {hosts.MOST_PROMPT:,} characters. Name a log's file instead of its text."
+        )
+    if not issue:
+        return _not_delegated(
+            event, "nothing stands behind the colon. Say there what is wrong, on the line or below it."
+        )
     place = next(filter(None, map(places.around, event.roots)), None)
     if place is None:
-        return _untold(
-            "Nothing was delegated: this directory is not set up for it. `delegate init` sets it up; then say it again."
+        return _not_delegated(
+            event, "this directory is not set up for it. `delegate init` sets it up; then say it again."
         )
     names = hosts.keys(event, place.workspace, issue, time.time())
     if any(places.taken(place, name) for name in names):
@@ -63,9 +71,9 @@ def _asked(event: Event, until: float) -> str | None:
     try:
         asking.submit(place, _request(event, place, issue, before), key=key)
     except Usage as error:
-        return None if places.taken(place, key) else _untold(f"Nothing was delegated: {error}. {error.hint}")
+        return None if places.taken(place, key) else _not_delegated(event, f"{error}. {error.hint}")
     except OperatorError as error:
-        return _untold(f"Nothing was delegated: {error}. {error.hint}")
+        return _not_delegated(event, f"{error}. {error.hint}")
     debt = owed.note(event.session, place, key)
     if not hosts.waits(event.host):
         _work(place, key, until, leave=True)
@@ -80,6 +88,10 @@ def _stopped(event: Event, until: float) -> str | None:
     """Bring what a session is owed: once, and waited for only where it could not come with the prompt."""
     for debt in owed.of(event.session):
         place, key = debt.place, debt.key
+        if debt.text:
+            if owed.settle(debt):
+                return debt.text
+            continue
         wait = not hosts.waits(event.host)
         if not _work(place, key, until if wait else 0.0, start=wait):
             if not wait:
@@ -158,5 +170,9 @@ def _late(place: Place, key: str) -> str:
     )
 
 
-def _untold(text: str) -> str:
-    return outline(said.harmless(text.strip()))
+def _not_delegated(event: Event, why: str) -> str:
+    """Say why; where a prompt's answer is not read it is owed, and told when the agent stops."""
+    text = outline(said.harmless(f"Nothing was delegated: {why}".strip()))
+    if not hosts.hears(event):
+        owed.note(event.session, Place("", ""), hosts.note_key(event, text), text)
+    return text

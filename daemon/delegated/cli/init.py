@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 from typing import Final
 
 from delegated import folder as drop
@@ -70,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
     from . import agents
 
     try:
+        if args.agent:
+            agents.check(place)
         if args.dry_run or args.uninstall:
             return agents.set_up(place, args.agent, uninstall=args.uninstall, dry_run=args.dry_run)
         os.makedirs(os.path.dirname(place.folder), exist_ok=True)
@@ -81,11 +84,10 @@ def run(args: argparse.Namespace) -> int:
             path = os.path.join(place.workspace, *name.split("/"))
             os.makedirs(os.path.dirname(path), exist_ok=True)
             _tell(path, _write_new(path, text, mode, refresh=name == SCRIPT))
-        _tell(os.path.join(place.workspace, ".gitignore"), _ignore(place))
+        code = _ignore(place)
         _register(place)
-        code = exits.OK
         if args.agent:
-            code = agents.set_up(place, args.agent, uninstall=False, dry_run=False)
+            code = agents.set_up(place, args.agent, uninstall=False, dry_run=False) or code
     except BrokenPipeError:  # of stdout: nothing is wrong with a file
         raise
     except OSError as error:
@@ -157,11 +159,23 @@ def _write_new(path: str, text: str, mode: int, *, refresh: bool) -> str:
     return "made"
 
 
-def _ignore(place: Place) -> str:
-    """Keep requests and RESULTs, which hold code and logs, out of the repository."""
-    if place.folder != os.path.join(place.workspace, *drop.DEFAULT.split("/")):
-        return "kept"
+def _ignore(place: Place) -> int:
+    """Keep requests and RESULTs, which hold code and logs, out of the repository; return the exit code."""
     path = os.path.join(place.workspace, ".gitignore")
+    if place.folder != os.path.join(place.workspace, *drop.DEFAULT.split("/")):
+        _tell(path, "kept")
+        return exits.OK
+    if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+        terminal.warn(f"{path}: left as it is: {'a symbolic link' if os.path.islink(path) else 'not a file'}")
+        terminal.say(
+            f"put a file in its place, with the line {IGNORED}: git reads no other, and requests would be committed"
+        )
+        return exits.CONFIGURATION
+    _tell(path, _add_line(path))
+    return exits.OK
+
+
+def _add_line(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
             old = file.read()
@@ -172,7 +186,8 @@ def _ignore(place: Place) -> str:
         return "kept"
     end = "\r\n" if "\r\n" in old else "\n"
     gap = end if old and not old.endswith("\n") else ""
-    with open(path, "a", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    with open(fd, "a", encoding="utf-8", errors="surrogateescape", newline="") as file:
         file.write(f"{gap}{IGNORED}{end}")
     return "one line added"
 

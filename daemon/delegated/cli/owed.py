@@ -23,15 +23,19 @@ _SWEPT: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Debt:
-    """An answer that a session waits for. `path` is the file that stands for it, "" where none could be written."""
+    """An answer that a session waits for. `path` is the file that stands for it, "" where none could be written.
+
+    With `text` that is all there is to say, and nothing has to be waited for.
+    """
 
     place: Place
     key: str
     path: str
+    text: str = ""
 
 
-def note(session: str, place: Place, key: str) -> Debt:
-    """Write down that a session waits for the RESULT of `key`."""
+def note(session: str, place: Place, key: str, text: str = "") -> Debt:
+    """Write down that a session waits for the RESULT of `key`, or for `text`."""
     top = os.path.join(state_directory(os.environ), "agents")
     _sweep(top, time.time() - _KEEP_S)
     path = os.path.join(top, session_key(session), key)
@@ -39,10 +43,10 @@ def note(session: str, place: Place, key: str) -> Debt:
         make_private(os.path.dirname(path))
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
         with open(fd, "w", encoding="utf-8", errors="surrogateescape") as file:
-            json.dump({"workspace": place.workspace, "folder": place.folder}, file)
+            json.dump({"workspace": place.workspace, "folder": place.folder, "text": text}, file)
     except OSError:
-        return Debt(place, key, "")  # it comes with the prompt or not at all
-    return Debt(place, key, path)
+        return Debt(place, key, "", text)  # it comes with the prompt or not at all
+    return Debt(place, key, path, text)
 
 
 def of(session: str) -> list[Debt]:
@@ -56,12 +60,12 @@ def of(session: str) -> list[Debt]:
             try:
                 with open(entry.path, encoding="utf-8") as file:
                     value = json.loads(file.read(64 << 10))
-                place = Place(str(value["workspace"]), str(value["folder"]))
+                place, text = Place(str(value["workspace"]), str(value["folder"])), str(value.get("text", ""))
                 at = entry.stat(follow_symlinks=False).st_mtime
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue
-            if os.path.isdir(place.folder):
-                found.append((at, Debt(place, entry.name, entry.path)))
+            if text or os.path.isdir(place.folder):
+                found.append((at, Debt(place, entry.name, entry.path, text)))
     return [debt for _, debt in sorted(found, key=lambda pair: pair[0])][:_MOST]
 
 
