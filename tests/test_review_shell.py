@@ -8,8 +8,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -428,6 +430,64 @@ def test_a_deleted_folder_is_waited_for_and_not_brought_back(house: House) -> No
     house.folder.mkdir()
     house.drop("one")
     assert house.result("one")["status"] == "answered"
+
+
+def test_a_workspace_that_is_not_there_stops_no_other(house: House) -> None:
+    """Named beside others it is told and waited for; with its own settings it is served once it is there."""
+    away, later = house.tmp / "away", house.tmp / "later"
+    daemon = house.start("--workspace", str(away)).ready()
+    house.drop("one")
+    assert house.result("one")["status"] == "answered"
+    (told,) = [each for each in daemon.events() if each["event"] == "workspace.missing"]
+    assert (told["workspace"], told["reason"]) == (str(away), "No such file or directory")
+    folder = later / ".autonomous_runs" / "openai_delegations"
+    folder.mkdir(parents=True)
+    (later / ".delegated.yaml").write_text("modle: x\n")
+    os.rename(later, away)
+    until(lambda: daemon.has("config.refused"), what="its settings are read, and do not end the daemon")
+    (away / ".delegated.yaml").write_text("max_cost_usd: 0.01\n")
+    folder = away / ".autonomous_runs" / "openai_delegations"
+    until(lambda: (folder / ".delegated" / "lock").exists(), what="served")
+    (folder / ".two.tmp").write_text(request_text())
+    os.rename(folder / ".two.tmp", folder / f"{PREFIX}REQUEST_two.md")
+    until(lambda: (folder / f"{PREFIX}RESULT_two.json").exists(), what="answered there")
+    assert daemon.stop(signal.SIGTERM) == 0
+
+
+def test_workspaces_of_the_configuration_that_are_not_there(house: House) -> None:
+    """None refuses all: `check` names each, `--once` serves the rest and ends with 74. Alone by hand it is a slip."""
+    away = house.tmp / "away"
+    config = house.tmp / "config.yaml"
+    config.write_text(f"workspaces:\n  - {house.workspace}\n  - {away}\n")
+    done = delegate(house, "check", "--config", str(config))
+    assert (done.returncode, f"`workspaces`: {away} is not there" in done.stderr) == (0, True), done.stderr
+    done = delegate(house, "doctor", "--offline", "--no-daemon", "--config", str(config))
+    assert f"`workspaces`: {away} is not there" in done.stdout
+    house.drop("one")
+    program = [sys.executable, "-P", "-m", "delegated.cli.serve"]
+    known = {"env": house.env, "cwd": house.workspace, "capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run([*program, "--once", "--config", str(config)], **known)
+    assert (done.returncode, house.has_result("one"), str(away) in done.stderr) == (74, True, True), done.stderr
+    done = subprocess.run([*program, "--workspace", str(away)], **known)
+    assert (done.returncode, "is not a directory" in done.stderr) == (2, True)
+
+
+def test_a_service_whose_only_workspace_is_not_there_waits_for_it(house: House) -> None:
+    """The service manager is told that the start is done and what is not there, and a stop is heard."""
+    away = house.tmp / "away"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(house.tmp / "notify"))
+        manager.settimeout(30)
+        house.env["NOTIFY_SOCKET"] = str(house.tmp / "notify")
+        program = [sys.executable, "-P", "-m", "delegated.cli.serve", "--workspace", str(away)]
+        with subprocess.Popen(program, env=house.env, cwd=house.workspace, stderr=subprocess.PIPE) as process:
+            try:
+                assert manager.recv(4096).decode() == f"READY=1\nSTATUS=serving 0 workspace(s); not there: {away}"
+                process.terminate()
+                assert process.communicate(timeout=30)[1].count(b"workspace.missing") == 1
+                assert process.returncode == 0
+            finally:
+                process.kill()
 
 
 @pytest.mark.slow

@@ -138,6 +138,27 @@ def test_workspaces_are_added_and_must_be_set_up(desk: Desk) -> None:
     assert desk.unit.read_text() == text
 
 
+def test_a_workspace_that_is_gone_does_not_stand_in_the_way_of_another(desk: Desk) -> None:
+    """The next install forgets it with a warning; one of the configuration stays, and may be away at a start."""
+    gone, other = desk.workspace("gone"), desk.workspace("other")
+    assert desk.run("install", "--workspace", str(gone)).returncode == exits.OK
+    shutil.rmtree(gone)
+    assert f"{gone}: it is not there" in desk.run("status").stdout
+    done = desk.run("install", "--workspace", str(other))
+    assert done.returncode == exits.OK, done.stderr
+    assert f"warning: {gone} is not there, and the service forgets it" in done.stderr
+    text = desk.unit.read_text()
+    assert str(gone) not in text
+    assert f'\nReadWritePaths="-{other}/.autonomous_runs/openai_delegations"\n' in text
+    shutil.rmtree(other)
+    config = desk.home / ".config" / "delegated" / "config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(f"workspaces:\n  - {other}\n")
+    done = desk.run("install", "--workspace", str(desk.house.workspace))
+    assert done.returncode == exits.OK, done.stderr
+    assert f'"--workspace" "{other}" "--workspace" "{desk.house.workspace}"' in desk.unit.read_text()
+
+
 @pytest.mark.slow
 def test_those_of_the_configuration_are_not_named_again(desk: Desk) -> None:
     """Where the configuration lists workspaces the unit names none, until another one is asked for."""

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LAST_S: Final = 3.0  # for what is still to be told when a run ends by itself
+_ABSENT_S: Final = 1.0  # how often a workspace that was not there at the start is looked for
 _STALE_S: Final = 20.0  # a loop that has not come round for so long hangs: the watchdog is not fed
 
 
@@ -52,7 +53,7 @@ class App:
     def __init__(self, load: Callable[[str], Config], config: Config, workspaces: Sequence[str]) -> None:
         self._load = load
         self._config = config
-        self._workspaces = [os.path.abspath(path) for path in workspaces]
+        self._workspaces = list(dict.fromkeys(os.path.abspath(path) for path in workspaces))
         self._log = structlog.get_logger("delegated.app")
         # A job waits for one write at a time: all that may run never keep the looks waiting, however slow the disk is.
         threads = (config.concurrency + 2) * max(1, len(workspaces))
@@ -76,6 +77,8 @@ class App:
         self._beats: dict[str, float] = {}
         self._pinged = 0.0
         self._signals = 0
+        self._leaving = asyncio.Event()
+        self._warming = False
 
     async def run(self, *, once: bool = False, only: str | None = None) -> dict[str, str]:
         """Serve all workspaces until stopped (or drained); return how each request ended, by id."""
@@ -85,27 +88,14 @@ class App:
         self._ping_every = interval / 3 if interval else None
         self._set_channels(self._config)
         try:
-            for path in self._workspaces:
-                config = self._load(path)
-                folder = os.path.join(path, config.folder)
-                with contextlib.suppress(OSError):
-                    if os.path.isdir(path):  # later only somebody else makes it: a deleted folder is not brought back
-                        os.makedirs(folder, mode=0o700, exist_ok=True)
-                self._workers[path] = Worker(
-                    folder,
-                    self._desk(path, config),
-                    _settings(config),
-                    pool=self._pool,
-                    on_ready=functools.partial(self._on_ready, path),
-                    on_beat=functools.partial(self._on_beat, path),
-                    once=once,
-                    only=only,
-                    consent=functools.partial(self._consent, path, folder, once=once, only=only is not None),
-                    on_settled=functools.partial(self._notifier.tell, path),
-                )
+            absent = [path for path in self._workspaces if not self._take_up(path, once=once, only=only)]
             async with asyncio.TaskGroup() as group:
                 for worker in self._workers.values():
                     group.create_task(worker.run())
+                if not self._ends:
+                    for path in absent:
+                        group.create_task(self._wait_for(path))
+                    self._tell_ready()
         except BaseExceptionGroup as errors:
             told = _first(errors)
             if told is not None:
@@ -125,6 +115,57 @@ class App:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._purse.close()
         return {key: status for worker in self._workers.values() for key, status in worker.ended.items()}
+
+    def _take_up(self, path: str, *, once: bool = False, only: str | None = None) -> bool:
+        """Make the worker of a workspace; tell it, and return False, where that is no directory that can be opened."""
+        config = self._load(path)
+        folder = os.path.join(path, config.folder)
+        with contextlib.suppress(OSError):
+            if os.path.isdir(path):  # later only somebody else makes it: a deleted folder is not brought back
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+        try:
+            self._open(path)
+        except OSError as error:
+            hint = "" if self._ends else "it is served once it is there, with its drop folder"
+            self._log.error("workspace.missing", workspace=path, reason=error.strerror or str(error), hint=hint)
+            return False
+        self._workers[path] = Worker(
+            folder,
+            self._desk(path, config),
+            _settings(config),
+            pool=self._pool,
+            on_ready=functools.partial(self._on_ready, path),
+            on_beat=functools.partial(self._on_beat, path),
+            once=once,
+            only=only,
+            consent=functools.partial(self._consent, path, folder, once=once, only=only is not None),
+            on_settled=functools.partial(self._notifier.tell, path),
+        )
+        return True
+
+    def _open(self, path: str) -> None:
+        """Open the code of a workspace, once. Raises `OSError` when it is no directory that can be opened."""
+        if path not in self._spaces:
+            self._spaces[path] = Workspace(path)
+            logs.learn(path, functools.partial(self._spaces[path].env_values, search=False))
+            self._surveys[path] = Survey(self._spaces[path])
+
+    async def _wait_for(self, path: str) -> None:
+        """Serve a workspace that was not there at the start, from the moment when its drop folder is."""
+        told = ""
+        while not self._leaving.is_set():
+            self._on_beat(path)
+            if await self._beside(os.path.isdir, os.path.join(path, self._config.folder)):
+                try:
+                    if self._take_up(path):
+                        return await self._workers[path].run()
+                except OperatorError as error:  # its own settings: they do not end what is served meanwhile
+                    if str(error) != told:
+                        self._log.error("config.refused", workspace=path, reason=str(error))
+                    told = str(error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._leaving.wait(), _ABSENT_S)
+        return None
 
     def _consent(self, path: str, folder: str, *, once: bool, only: bool) -> Consent:
         """Register a workspace that was not: its user asks for it, by starting us there or in the configuration.
@@ -160,10 +201,6 @@ class App:
         models = Models(
             config, os.environ, self._words, self._lanes, keyring=self._keyring, ends=self._ends, budgeted=budgeted
         )
-        if path not in self._spaces:
-            self._spaces[path] = Workspace(path)
-            logs.learn(path, functools.partial(self._spaces[path].env_values, search=False))
-            self._surveys[path] = Survey(self._spaces[path])
         models.own_keys()  # found now, they are in no line of the log; one that is found later is hidden then
         known = models.facts(config.model)
         note = pricing.warning(known, time.strftime("%Y-%m-%d", time.gmtime())) if known else ""
@@ -218,13 +255,23 @@ class App:
         self._ready.add(path)
         if first:
             self._see_to_comments(path, self._configs[path])
-        if first and len(self._ready) == len(self._workers):
-            service.ready(f"serving {len(self._workers)} workspace(s)")
-            # Once nothing waits for us any more: the first request must not pay for these imports. The process waits
-            # for the thread when it ends: one that was cut off inside a library in C++ would abort it. A run that
-            # found nothing to do just leaves.
-            if not (self._ends and all(worker.drained() for worker in self._workers.values())):
-                threading.Thread(target=self._warm, name="warm").start()
+            self._tell_ready()
+
+    def _tell_ready(self) -> None:
+        """Say that the start is finished once all are served that are there, and again with each that comes."""
+        if len(self._ready) < len(self._workers):
+            return
+        service.ready(self._served())
+        # Once nothing waits for us any more: the first request must not pay for these imports. The process waits for
+        # the thread when it ends: one that was cut off inside a library in C++ would abort it. A run that found nothing
+        # to do just leaves.
+        if not self._warming and not (self._ends and all(worker.drained() for worker in self._workers.values())):
+            self._warming = True
+            threading.Thread(target=self._warm, name="warm").start()
+
+    def _served(self) -> str:
+        absent = [path for path in self._workspaces if path not in self._workers]
+        return f"serving {len(self._workers)} workspace(s)" + (f"; not there: {', '.join(absent)}" if absent else "")
 
     def _see_to_comments(self, path: str, config: Config) -> None:
         """Watch the code of a workspace for comments that ask, or no longer."""
@@ -285,6 +332,7 @@ class App:
         self._log.info("app.stopping", signal=signal.Signals(number).name)
         self._notifier.stop()
         service.stopping()
+        self._leaving.set()
         for worker in self._workers.values():
             worker.stop()
 
@@ -304,7 +352,7 @@ class App:
                 self._use(fresh)
             except (OperatorError, OSError) as error:
                 self._log.error("config.refused", reason=str(error))
-            service.ready(f"serving {len(self._workers)} workspace(s)")
+            service.ready(self._served())
 
     def _read_anew(self, keyring: Keyring) -> dict[str, Config]:
         """Read all settings, and have the keys at hand that programs print: that may take seconds. Blocking."""
@@ -325,7 +373,7 @@ class App:
             task = asyncio.create_task(self._retire(desk))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
-        config = next(iter(fresh.values()))
+        config = next(iter(fresh.values()), self._config)
         self._set_channels(config)
         for note in configs.warnings(config, os.environ):
             self._log.warning("config.warning", note=note)

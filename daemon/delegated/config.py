@@ -296,7 +296,11 @@ def webhook_secret(notify: Notify, env: Mapping[str, str], credentials_dir: str 
 
 def warnings(config: Config, env: Mapping[str, str]) -> tuple[str, ...]:
     """Return what an operator should know although it is allowed, a sentence each."""
-    found: list[str] = []
+    found = [
+        f"`workspaces`: {path} is not there; it is served once it is"
+        for path in config.workspaces
+        if not os.path.isdir(path)
+    ]
     known = {each.base_url.rstrip("/") for each in config.endpoints.values()}
     asked = [endpoint_of(config, name) for name in named(config)]
     for name in BUILT_IN:

@@ -96,7 +96,7 @@ def find(workspace: str | None = None, folder: str | None = None) -> Place:
         root = at if os.path.isdir(os.path.join(at, MARK)) else here
     if folder is not None:
         return Place(root, os.path.abspath(os.path.expanduser(folder)))
-    return Place(root, os.path.join(root, *_configured_folder().split("/")))
+    return Place(root, os.path.join(root, *configured_folder().split("/")))
 
 
 def around(directory: str) -> Place | None:
@@ -109,7 +109,7 @@ def around(directory: str) -> Place | None:
     return find(at)
 
 
-def _configured_folder() -> str:
+def configured_folder() -> str:
     """Return the folder's path below a workspace. The configuration's room is opened only where there is one."""
     base = os.environ.get("XDG_CONFIG_HOME", "")
     base = base if os.path.isabs(base) else os.path.expanduser("~/.config")

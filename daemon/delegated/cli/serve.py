@@ -44,23 +44,30 @@ def run(args: argparse.Namespace) -> int:
 
     flags: dict[str, Any] = {"model": args.model, "log": {"level": args.log_level}}
 
+    absent: list[str] = []
+
     def load(workspace: str | None) -> config.Config:
-        return config.load(workspace=workspace, user_file=args.config, flags=flags)
+        found = config.load(workspace=workspace, user_file=args.config, flags=flags)
+        if args.require_sandbox and workspace in absent:  # it could not be looked at before
+            _require_sandbox([(workspace, os.path.join(workspace, found.folder))])
+        return found
 
     workspaces = [os.path.abspath(os.path.expanduser(path)) for path in args.workspace]
-    for path in workspaces:
-        if not os.path.isdir(path):
-            raise Usage(f"the workspace {path} is not a directory", "--workspace takes the root of the code")
+    if len(workspaces) == 1 and not os.path.isdir(workspaces[0]) and not os.environ.get("NOTIFY_SOCKET"):
+        # By hand a name is mistyped; a service's was right once, and its disk may be mounted later.
+        raise Usage(f"the workspace {workspaces[0]} is not a directory", "--workspace takes the root of the code")
     if not workspaces:
         workspaces = [os.path.expanduser(path) for path in load(None).workspaces] or [find().workspace]
     if args.only and len(workspaces) > 1:
         raise Usage("--only needs exactly one workspace", "name it with --workspace")
     if args.require_sandbox:
         _require_sandbox([(path, os.path.join(path, load(path).folder)) for path in workspaces])
+    absent += [path for path in workspaces if not os.path.isdir(path)]
     ended = app.serve(load, workspaces, once=args.once, only=args.only)
     if not (args.once or args.only):
         return exits.OK
-    return next((exits.for_status(status) for status in _WORST if status in ended.values()), exits.OK)
+    well = exits.CANNOT_WRITE if absent else exits.OK
+    return next((exits.for_status(status) for status in _WORST if status in ended.values()), well)
 
 
 def require_posix() -> None:

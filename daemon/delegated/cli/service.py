@@ -179,7 +179,13 @@ def _install(args: argparse.Namespace, to: Manager, record_path: str, record: In
 def _workspaces(given: Sequence[str], record: Installed | None) -> tuple[str, ...]:
     """Return the workspaces to name to the service, none where those of the configuration are meant."""
     listed = _listed()
-    before = list(record.workspaces) if record else []
+    before = []
+    for path in record.workspaces if record else ():
+        if os.path.isdir(path) or path in listed:
+            before.append(path)
+        else:
+            again = f"delegate service install --workspace {shlex.quote(path)}"
+            terminal.warn(f"{path} is not there, and the service forgets it; when it is back: {again}")
     if not given and (before or listed):
         wanted = []
     else:
@@ -187,11 +193,16 @@ def _workspaces(given: Sequence[str], record: Installed | None) -> tuple[str, ..
     if set(wanted) <= set(listed) and not before:
         return ()
     every = tuple(dict.fromkeys((*listed, *before, *wanted)))
-    for path in every:
+    for path in filter(os.path.isdir, every):  # one of the configuration that is not there is waited for
         folder = places.find(path).folder
         if not os.path.isdir(folder):
             raise Usage(f"{path} is not set up: there is no {folder}", f"delegate init --workspace {shlex.quote(path)}")
     return every
+
+
+def _folder(path: str) -> str:
+    """Return the drop folder of a workspace, which need not be there."""
+    return os.path.join(path, *places.configured_folder().split("/"))
 
 
 def _listed() -> list[str]:
@@ -231,7 +242,7 @@ def _files(to: Manager, workspaces: tuple[str, ...], *, save_key: bool) -> list[
             program = shlex.join(_program())
             data = unit_texts.task(program, workspaces, distribution=_distribution(), owner=_owner(), key_file=known)
         else:
-            outside = [places.find(path).folder for path in workspaces]
+            outside = [_folder(path) for path in workspaces]
             data = unit_texts.systemd(_program(), workspaces, [each for each in outside if not _below(home, each)])
     except ValueError as error:
         raise Usage(str(error), "rename it") from error
@@ -321,7 +332,8 @@ def _status(to: Manager, record: Installed) -> int:
     for path in record.workspaces or ("those that the configuration lists",):
         terminal.out(f"workspace  {path}")
     for path in record.workspaces:
-        served = places.holder(places.find(path)) if os.path.isdir(path) else None
+        there = os.path.isdir(path)
+        served = places.holder(places.find(path)) if there else "it is not there; it is served once it is"
         terminal.out(f"served     {path}: {served or 'by nobody'}")
     _need(to)
     done = subprocess.run(to.status, capture_output=True, text=True, errors="replace", timeout=_WAIT_S)

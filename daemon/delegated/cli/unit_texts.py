@@ -43,13 +43,14 @@ def quoted(word: str, *, command: bool) -> str:
 def systemd(program: Sequence[str], workspaces: Sequence[str], writes: Sequence[str]) -> bytes:
     """Return the user unit that starts `program` for `workspaces`; `writes` are folders outside the home.
 
-    Without workspaces it serves those of the configuration. All paths are absolute.
+    Without workspaces it serves those of the configuration. All paths are absolute; one to write to that is not there
+    does not keep the service from starting.
     """
     words = [*program]
     for path in workspaces:
         words += ["--workspace", path]
     start = "ExecStart=" + " ".join(quoted(word, command=True) for word in words)
-    more = "".join(f"\nReadWritePaths={quoted(path, command=False)}" for path in writes)
+    more = "".join(f"\nReadWritePaths={quoted(f'-{path}', command=False)}" for path in writes)
     text, count = _START.subn(lambda _: start, shipped(NAME).decode())
     text, also = _WRITES.subn(lambda match: match[0] + more, text)
     assert (count, also) == (1, 1), "the shipped unit has one of each line"
