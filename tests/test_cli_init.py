@@ -183,6 +183,50 @@ def test_the_script_prints_no_command_for_a_runner(house: House, bare: list[str]
     played.close()
 
 
+def test_the_script_takes_what_the_program_takes(house: House, bare: list[str]) -> None:
+    """Texts by `@` and standard input, paths seen from here, a hyphen in front, `--id`: as `delegate ask`."""
+    below = house.workspace / "below"
+    below.mkdir()
+    (below / "f.py").write_text("x")
+    (below / "x.log").write_bytes("Größe".encode("utf-16"))
+    played = Played(house)
+    flags = ["--issue", "-", "--logs", "@x.log", "--context=@@home", "--files", "f.py, app.py", "--question", "-why?"]
+    more = ["--id", "k", "--force", "--wait", "--no-wait", "--timeout", "90s", "--quiet", "--json"]
+    command = [*bare, str(house.workspace / SCRIPT), *flags, *more]
+    known = {"cwd": below, "env": house.env | {"PATH": ""}, "capture_output": True, "timeout": 30}
+    done = subprocess.run(command, input=b"it fails", **known)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["result"] == str(house.result_path("k"))
+    request = parse(house.request("k", ".json").read_bytes(), ".json")
+    assert (request.issue, request.logs, request.context) == ("it fails", "Größe", "@home")
+    assert (request.files, request.questions, request.options.force) == (("below/f.py", "app.py"), ("-why?",), True)
+    done = subprocess.run(command, input=b"it fails", **known)
+    assert (done.returncode, b"the id k is taken" in done.stderr) == (exits.USAGE, True)
+    played.close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--issue", "  "], "the issue is empty"),
+        (["--issue", "@nowhere"], "cannot read nowhere"),
+        (["--issue", "x", "--at", "app.py:3"], "--at takes the program `delegate`"),
+        (["--comment=app.py"], "--comment takes the program `delegate`"),
+        (["--issue", "x", "--id", "../x"], "cannot be an id"),
+        (["--issue", "x", "--timeout", "soon"], "--timeout"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_the_script_refuses_what_it_cannot_do(house: House, bare: list[str], flags: list[str], said: str) -> None:
+    """A wrong usage, and what only the program does: a sentence, exit code 2, and nothing is dropped."""
+    played = Played(house)
+    process = script(house, *flags, path="", python=bare)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, said in err.decode()) == (exits.USAGE, True), err
+    assert not [path for path in house.folder.iterdir() if request_id(path.name)]
+    played.close()
+
+
 def test_the_script_says_how_to_install(house: House, bare: list[str]) -> None:
     """With neither program nor daemon it drops nothing and says what to install."""
     process = script(house, "--issue", "x", path="", python=bare)
