@@ -247,6 +247,53 @@ def test_a_reader_that_leaves_is_no_fault(house: House) -> None:
     assert b"Exception ignored" not in said
 
 
+@pytest.mark.parametrize("arguments", [["show", "x"], ["list"], ["--help"], ["list", "--json"]], ids=" ".join)
+def test_a_full_disk_is_told(arguments: list[str], house: House) -> None:
+    """What cannot be written to stdout: one line, exit code 74, no traceback."""
+    house.result_path("x").write_text('{"status": "answered"}')
+    house.result_path("x", "md").write_text("a line of text\n" * 2_000)
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-P", "-m", "delegated", *arguments]
+        known = {"cwd": house.workspace, "env": house.env, "timeout": 60}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, **known)
+        assert done.returncode == exits.CANNOT_WRITE
+        assert done.stderr.endswith(b"delegate: error: cannot write to standard output: No space left on device\n")
+        assert b"Traceback" not in done.stderr
+        assert subprocess.run([*command], stdout=subprocess.DEVNULL, stderr=full, **known).returncode == exits.OK
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["list", "ask --issue 'it fails' --files app.py --quiet"])
+def test_a_stream_that_is_closed_is_no_fault(command: str, closed: str, house: House) -> None:
+    """Closed is as good as /dev/null: the rest arrives, and the exit code is that of the command."""
+    house.result_path("x").write_text('{"status": "answered"}')
+    script = f'"{sys.executable}" -P -m delegated {command} {closed}'
+    done = subprocess.run(
+        ["sh", "-c", script], cwd=house.workspace, env=house.env, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, "Traceback" in done.stderr, bool(done.stdout)) == (
+        exits.OK,
+        False,
+        ">&-" not in closed.split(),
+    )
+
+
+def test_a_directory_that_was_deleted_below_us(house: House) -> None:
+    """It is a wrong usage, told in a line; with the workspace by its path all is as ever."""
+    house.result_path("x").write_text('{"status": "answered"}')
+    gone = house.outside / "gone"
+    gone.mkdir()
+    program = f'cd "{gone}" && rmdir "{gone}" && "{sys.executable}" -P -m delegated'
+    known = {"env": house.env, "capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run(["sh", "-c", f"{program} list"], **known)
+    assert done.returncode == exits.USAGE
+    assert done.stderr.startswith("delegate: error: the current directory is not there any more\nhint: ")
+    gone.mkdir()
+    ask = 'ask --issue "it fails" --files app.py --workspace'
+    done = subprocess.run(["sh", "-c", f'{program} {ask} "{house.workspace}"'], **known)
+    assert (done.returncode, "# " in done.stdout) == (exits.OK, True), done.stderr
+
+
 def test_a_fault_of_ours_is_called_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """An unexpected exception ends in exit code 1, a traceback and one sentence."""
     from delegated import cli

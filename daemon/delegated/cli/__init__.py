@@ -128,15 +128,19 @@ def _guarded(program: str, body: Callable[[], int]) -> int:
     terminal.prepare()
     try:
         code = body()
-        sys.stdout.flush()
+        with terminal.writing():
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         terminal.say("interrupted")
         return exits.INTERRUPTED
     except BrokenPipeError:
-        # What is still in the buffer must not raise again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        terminal.drop(sys.stdout)
         return exits.CLOSED
+    except terminal.Unwritten as why:
+        terminal.drop(sys.stdout)
+        terminal.error(f"cannot write to standard output: {why}", program=program)
+        return exits.CANNOT_WRITE
     except Exception as error:  # noqa: BLE001 - the last place where a sentence can still be said
         return _explain(program, error)
 
@@ -159,6 +163,10 @@ def _explain(program: str, error: Exception) -> int:
         for problem in error.problems:
             terminal.error(str(problem), program=program)
         return exits.REJECTED
+    if isinstance(error, FileNotFoundError) and not _somewhere():
+        hint = "`cd` into one that is there; --workspace takes an absolute path"
+        terminal.error("the current directory is not there any more", hint, program=program)
+        return exits.USAGE
     import traceback
 
     terminal.say(_discreet("".join(traceback.format_exception(error)).rstrip()))
@@ -166,6 +174,13 @@ def _explain(program: str, error: Exception) -> int:
         _discreet(f"{type(error).__name__}: {error}"), "this is a fault of delegated: please report it", program=program
     )
     return exits.BUG
+
+
+def _somewhere() -> bool:
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
 
 
 def _discreet(text: str) -> str:

@@ -42,7 +42,7 @@ def relative(place: Place, given: Iterable[str]) -> tuple[str, ...]:
 
 def _from_root(root: str, path: str) -> str:
     """Turn a path that exists seen from the current directory, or an absolute one, into one below the root."""
-    if not os.path.isabs(path) and (os.getcwd() == root or _there(root, path)):
+    if not os.path.isabs(path) and (_there(root, path) or os.getcwd() == root):
         return path.replace(os.sep, "/")
     full = os.path.abspath(path)
     try:

@@ -40,7 +40,7 @@ TABLE: Final[tuple[tuple[int, str, str], ...]] = (
         "unhealthy",
         "doctor: a request dropped now would not be answered; demo: it was not; service: it does not run",
     ),
-    (CANNOT_WRITE, "cannot write", "the folder or its journal cannot be written"),
+    (CANNOT_WRITE, "cannot write", "the folder, its journal or standard output cannot be written"),
     (HELD, "held", "another daemon serves this folder"),
     (CONFIGURATION, "configuration", "the configuration has problems; all of them are listed"),
     (TIMED_OUT, "timed out", "the time given to --timeout is over; the request itself goes on"),

@@ -6,6 +6,7 @@ import os
 import stat
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -52,8 +53,9 @@ class Place:
         """Return the flags that lead a later command, run from here, to this folder ("" when none are needed)."""
         import shlex
 
-        if find() == self:
-            return ""
+        with suppress(FileNotFoundError):  # the current directory was deleted
+            if find() == self:
+                return ""
         if self.folder == os.path.join(self.workspace, *drop.DEFAULT.split("/")):
             return f" --workspace {shlex.quote(self.workspace)}"
         return f" --workspace {shlex.quote(self.workspace)} --folder {shlex.quote(self.folder)}"
@@ -62,7 +64,10 @@ class Place:
         """Return the flag that names this workspace to `delegated` ("" when it is the current directory)."""
         import shlex
 
-        return "" if self.workspace == os.getcwd() else f" --workspace {shlex.quote(self.workspace)}"
+        with suppress(FileNotFoundError):
+            if self.workspace == os.getcwd():
+                return ""
+        return f" --workspace {shlex.quote(self.workspace)}"
 
     def path(self, name: str) -> str:
         """Return the path of a file in the folder."""

@@ -368,7 +368,8 @@ def _logs(to: Manager, number: int, *, follow: bool) -> int:
         try:
             for line in child.stdout:
                 terminal.out(line.decode("utf-8", "replace").rstrip("\n"))
-                sys.stdout.flush()
+                with terminal.writing():
+                    sys.stdout.flush()
         finally:
             child.terminate()
     return exits.OK if child.returncode == 0 else exits.UNHEALTHY

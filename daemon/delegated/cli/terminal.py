@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Iterator
 from typing import Any, Final, TextIO
 
 
@@ -22,11 +23,39 @@ def clean(text: str) -> str:
 
 
 def prepare() -> None:
-    """Make stdout and stderr write UTF-8 whatever the console's code page, and never fail on a character."""
+    """Make stdout and stderr write UTF-8 whatever the console's code page, and never fail on a character.
+
+    One that was closed before we started is the null device, so that no file that is opened later takes its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False))
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             with contextlib.suppress(ValueError, OSError):
                 stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+class Unwritten(Exception):
+    """What was written on stdout does not arrive there; the text says why."""
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """Do all that writes on stdout in here. Raises `Unwritten`; a reader that went away stays a `BrokenPipeError`."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Unwritten(error.strerror or str(error)) from error
+
+
+def drop(stream: TextIO) -> None:
+    """Have what is left in the buffer go nowhere, so that it raises no further time, now or at the exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 # A key that stands where none belongs (as a model's name, in a configuration) would be repeated by what refuses it.
@@ -53,7 +82,8 @@ def _plain(text: str) -> str:
 
 def out(text: str = "") -> None:
     """Write data for the caller, cleaned, on stdout."""
-    sys.stdout.write(_plain(text) + "\n")
+    with writing():
+        sys.stdout.write(_plain(text) + "\n")
 
 
 def wrapped(text: str, columns: int, first: str, rest: str) -> None:
@@ -68,7 +98,8 @@ def wrapped(text: str, columns: int, first: str, rest: str) -> None:
 def command(line: str) -> None:
     """Write a command for a CI runner: one line whose values were escaped; the only way in which one gets out."""
     assert not {"\r", "\n"} & {*line}, "a command is one line"
-    sys.stdout.write(line + "\n")
+    with writing():
+        sys.stdout.write(line + "\n")
 
 
 def out_exactly(text: str, errors: str = "replace") -> None:
@@ -87,9 +118,10 @@ def out_exactly(text: str, errors: str = "replace") -> None:
             "not printed as it is: a line of it is a command to the CI runner that reads this output",
             "redirect it into a file: > FILE",
         )
-    sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", errors))
-    sys.stdout.buffer.flush()
+    with writing():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", errors))
+        sys.stdout.buffer.flush()
 
 
 def _lines(text: str) -> str:
@@ -107,13 +139,19 @@ def _is_file(stream: TextIO) -> bool:
 def out_json(value: Any, indent: int | None = 2) -> None:
     """Write JSON on stdout; pure ASCII, so that no console and no pipe can change or obey it."""
     text = json.dumps(value, indent=indent)  # no line of which begins with a colon
-    sys.stdout.write((text.replace("##", "#\\u0023") if _obeyed() else text) + "\n")  # the same value
+    with writing():
+        sys.stdout.write((text.replace("##", "#\\u0023") if _obeyed() else text) + "\n")  # the same value
 
 
 def say(text: str) -> None:
-    """Tell a person something, cleaned, on stderr."""
-    sys.stderr.write(_plain(text) + "\n")
-    sys.stderr.flush()
+    """Tell a person something, cleaned, on stderr; where that is full, the work goes on unheard."""
+    try:
+        sys.stderr.write(_plain(text) + "\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        drop(sys.stderr)
 
 
 def warn(text: str) -> None:

@@ -76,7 +76,8 @@ def _print(show: Callable[[Place, str, dict[str, Any]], None], place: Place, key
         terminal.warn(f"{place.path(drop.result_name(key, 'json'))} cannot be read")
         return ""
     show(place, key, result)
-    sys.stdout.flush()  # whoever reads a pipe waits for this RESULT, not for a full buffer
+    with terminal.writing():
+        sys.stdout.flush()  # whoever reads a pipe waits for this RESULT, not for a full buffer
     return one_line(result.get("status")) or "failed"
 
 
