@@ -169,7 +169,8 @@ def test_logs_are_read_as_people_read_them(tmp_path: Path) -> None:
     empty.write_text("\n")
     os.mkfifo(tmp_path / "pipe")
     paths = [str(tmp_path / each) for each in ("a.log", "b.log", "c.log", "none.log", "pipe")]
-    found, troubles = failure.logs(paths)
+    found, troubles, unread = failure.logs(paths)
+    assert unread == paths[3:]
     assert [text for _, text in found] == ["KeyError: 1\n", "Fehler: größer\n"]
     assert [trouble.rpartition("/")[2] for trouble in troubles] == [
         "c.log is empty",

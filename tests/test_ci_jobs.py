@@ -277,11 +277,18 @@ def test_what_came_with_the_code_is_not_believed(name: str, github: GitHub, serv
 
 
 def test_a_log_that_is_not_there(github: GitHub) -> None:
-    """A step that failed before it wrote a log is no reason to fail."""
+    """A step that failed before it wrote a log is no reason to fail; a log named wrongly counts as unanswered."""
     ran = github.run(log="none.log", openai_api_key=KEY)
     assert ran.code == 0
-    assert "delegate: nothing was asked: no log says anything" in ran.text
+    assert "warning: the log none.log cannot be read" in ran.text
+    assert "delegate: no answer: no log can be read (none.log)" in ran.text
+    assert ran.outputs["status"] == "unanswered"
     assert ran.steps == ["Install delegated", "Name the failure", "Ask"]
+    ran = github.run(log="none.log", openai_api_key=KEY, fail_on="unanswered")
+    assert ran.code == exits.FAILED
+    (github.house.workspace / "empty.log").touch()
+    ran = github.run(log="empty.log\nnone.log", openai_api_key=KEY, fail_on="unanswered")
+    assert (ran.code, "nothing was asked: no log says anything" in ran.text) == (exits.OK, True)
 
 
 @pytest.mark.slow

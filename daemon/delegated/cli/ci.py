@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     paths = [line.strip() for value in args.log for line in value.splitlines() if line.strip()]
     if not paths:
         raise Usage("--log is missing", "keep the log of the step: pytest 2>&1 | tee test.log; then --log test.log")
-    found, troubles = logs(paths)
+    found, troubles, unread = logs(paths)
     for trouble in troubles:
         terminal.warn(trouble)
     named = fingerprint("\n".join(text for _, text in found), root)
@@ -102,7 +102,10 @@ def run(args: argparse.Namespace) -> int:
             terminal.out(named.key)
             tell({"id": named.key})
         return exits.OK
-    ending = _ending(args, place, root, ci, found, named)
+    if len(unread) == len(paths) and not ci.ended_well:  # a log that is named wrongly would stay green for ever
+        ending = Ending(why=f"no log can be read ({', '.join(unread)})", code=exits.FAILED)
+    else:
+        ending = _ending(args, place, root, ci, found, named)
     report(place, root, ci, ending, sarif_path=args.sarif, quality_path=args.codequality)
     return code_of(args.fail_on, ending)
 

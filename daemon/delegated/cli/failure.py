@@ -63,24 +63,29 @@ def is_bot(name: str) -> bool:
     return _BOT.fullmatch(name.strip()) is not None
 
 
-def logs(paths: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Read logs (`-` is stdin) as (name, text), from their ends, and say which cannot be read. Raises `Usage`."""
+def logs(paths: Sequence[str]) -> tuple[list[tuple[str, str]], list[str], list[str]]:
+    """Read logs (`-` is stdin) as (name, text), from their ends; also say what is wrong, and name those not to be read.
+
+    Raises `Usage`.
+    """
     if paths.count("-") > 1:
         raise Usage("--log - : standard input can be read only once", "give the other logs as files")
     found: list[tuple[str, str]] = []
     troubles: list[str] = []
+    unread: list[str] = []
     for path in paths:
         try:
             data = sys.stdin.buffer.read() if path == "-" else _end_of(path)
         except (OSError, ValueError) as error:
             troubles.append(f"the log {path} cannot be read: {getattr(error, 'strerror', None) or error}")
+            unread.append(path)
             continue
         text = _PREFIX.sub("", terminal.clean(_decoded(data)))
         if text.strip():
             found.append(("standard input" if path == "-" else path, text))
         else:
             troubles.append(f"the log {path} is empty")
-    return found, troubles
+    return found, troubles, unread
 
 
 def _end_of(path: str) -> bytes:
