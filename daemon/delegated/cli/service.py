@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
     if record is None:
         terminal.say("no service was installed by this command")
         terminal.next_step("delegate service install")
-        return exits.ABSENT
+        return exits.UNHEALTHY
     return _status(to, record) if args.action == "status" else _logs(to, args.number, follow=args.follow)
 
 
