@@ -245,6 +245,25 @@ def test_files_are_made_relative_to_the_workspace(house: House, daemon: Played) 
     assert parse(house.request("g").read_bytes(), ".md").files == ("src/pkg/*.py",)
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("app.py pkg/a.py", ("app.py", "pkg/a.py")),
+        ("app.py  pkg/*.py, my notes.py", ("app.py", "pkg/*.py", "my notes.py")),
+        ("my notes.py", ("my notes.py",)),
+        ("app.py nowhere.py", ("app.py nowhere.py",)),
+    ],
+)
+def test_files_in_one_argument(given: str, meant: tuple[str, ...], house: House, daemon: Played) -> None:
+    """A path may hold a space: only where the whole is none and each word is one, the words are meant."""
+    (house.workspace / "pkg").mkdir()
+    for name in ("pkg/a.py", "my notes.py", "my"):
+        (house.workspace / name).write_text("x = 1\n")
+    code, _, err = run(house, "ask", "--issue", "x", "--files", given, "--no-wait", "--id", "f")
+    assert code == 0, err
+    assert parse(house.request("f").read_bytes(), ".md").files == meant
+
+
 def test_ids_in_one_second_differ(house: House, daemon: Played) -> None:
     """Many clients at once each get an id of their own; a given one that is taken is refused."""
     processes = [start(house, "ask", "--issue", f"number {n}", "--no-wait") for n in range(6)]

@@ -190,7 +190,7 @@ def test_the_script_takes_what_the_program_takes(house: House, bare: list[str]) 
     (below / "f.py").write_text("x")
     (below / "x.log").write_bytes("Größe".encode("utf-16"))
     played = Played(house)
-    flags = ["--issue", "-", "--logs", "@x.log", "--context=@@home", "--files", "f.py, app.py", "--question", "-why?"]
+    flags = ["--issue", "-", "--logs", "@x.log", "--context=@@home", "--files", "f.py app.py", "--question", "-why?"]
     more = ["--id", "k", "--force", "--wait", "--no-wait", "--timeout", "90s", "--quiet", "--json"]
     command = [*bare, str(house.workspace / SCRIPT), *flags, *more]
     known = {"cwd": below, "env": house.env | {"PATH": ""}, "capture_output": True, "timeout": 30}

@@ -29,15 +29,25 @@ if TYPE_CHECKING:
 
 
 def relative(place: Place, given: Iterable[str]) -> tuple[str, ...]:
-    """Split comma lists and make each path relative to the workspace root, where it is meant from elsewhere."""
+    """Split lists and make each path relative to the workspace root, where it is meant from elsewhere."""
+    root = place.workspace
+    paths = (path for value in given for path in _split(root, value))
+    return tuple(dict.fromkeys(_from_root(root, path) for path in paths))
+
+
+def _split(root: str, value: str) -> list[str]:
+    """Split a list at its commas, and at white space where each word is a path: a path itself may hold either."""
     found: list[str] = []
-    for value in given:
-        parts = [value] if _there(place.workspace, value) else value.split(",")
-        for part in parts:
-            path = part.strip()
-            if path:
-                found.append(_from_root(place.workspace, path))
-    return tuple(dict.fromkeys(found))
+    for part in [value] if _there(root, value) else value.split(","):
+        words = part.split()
+        apart = len(words) > 1 and not _anywhere(root, part.strip()) and all(_anywhere(root, word) for word in words)
+        found += words if apart else [part.strip()]
+    return [path for path in found if path]
+
+
+def _anywhere(root: str, path: str) -> bool:
+    """Say whether a path means something, seen from the root or from the current directory."""
+    return _there(root, path) or _there(root, os.path.abspath(path))
 
 
 def _from_root(root: str, path: str) -> str:

@@ -169,8 +169,14 @@ def plain(text: str) -> str:
 
 
 def split(root: str, text: str) -> list[str]:
-    """Split a list of paths at its commas, unless it is one path."""
-    return [part.strip() for part in ([text] if there(root, text) else text.split(",")) if part.strip()]
+    """Split a list at its commas, and at white space where each word is a path: a path itself may hold either."""
+    found: list[str] = []
+    for part in [text] if there(root, text) else text.split(","):
+        words = part.split()
+        paths = [each for each in words if there(root, each) or there(root, os.path.abspath(each))]
+        whole = there(root, part.strip()) or there(root, os.path.abspath(part.strip()))
+        found += [part.strip()] if whole or paths != words else words
+    return [path for path in found if path]
 
 
 def from_root(root: str, path: str) -> str:
