@@ -88,6 +88,17 @@ def test_init_in_a_fresh_directory(house: House) -> None:
     assert not (root / "src" / ".autonomous_runs").exists()
 
 
+@pytest.mark.parametrize("name", [".gitignore", ".delegated.yaml", ".autonomous_runs"])
+def test_init_says_what_stands_in_its_way(name: str, house: House) -> None:
+    """A directory in the place of a file, or a file in that of a directory, is not a question of permissions."""
+    project = house.outside / "project"
+    project.mkdir()
+    (project / name).touch() if name == ".autonomous_runs" else (project / name).mkdir()
+    code, _, err = run(house, "init", "--workspace", str(project))
+    assert (code, f"cannot write {project / name}: " in err) == (exits.CANNOT_WRITE, True), err
+    assert "hint: something else stands in its place: move that away" in err
+
+
 def test_the_configuration_that_init_writes_holds(house: House) -> None:
     """Each line of the template is a default: uncommented it loads, and changes nothing."""
     assert run(house, "init")[0] == 0

@@ -382,6 +382,7 @@ def test_a_place_is_asked_about(house: House) -> None:
     assert "asked already" in ask(house, "--comment", "app.py")[1]
     for wrong in ("app.py", "app.py:0", "app.py:x", ":3", "gone.py:1", "../outside/a.py:1"):
         ask(house, "--at", wrong, "--issue", "x", "--no-wait", code=exits.USAGE)
+    assert "there is no file nope.py" in ask(house, "--at", "nope.py:3", "--no-wait", code=exits.USAGE)[1]
     assert "--issue is missing" in ask(house, "--at", "app.py:1", "--no-wait", code=exits.USAGE)[1]
     assert len(requests(house)) == 2
 

@@ -196,6 +196,18 @@ def test_the_key_is_kept_in_a_file_of_its_own_and_never_shown(desk: Desk) -> Non
     assert desk.tree() == []
 
 
+def test_a_key_of_ones_own_is_kept(desk: Desk) -> None:
+    """A key's file that this command did not write is not replaced; leaving out `--save-key` is all that it takes."""
+    own = desk.home / ".config" / "delegated" / "openai_api_key"
+    own.parent.mkdir(parents=True)
+    own.write_text("sk-own")
+    done = desk.run("install", "--save-key", OPENAI_API_KEY=KEY)
+    assert (done.returncode, own.read_text()) == (exits.USAGE, "sk-own")
+    assert "hint: leave --save-key out: the service takes the key in it" in done.stderr
+    done = desk.run("install")
+    assert (done.returncode, f"its key: {own}" in done.stderr) == (exits.OK, True)
+
+
 def test_a_dry_run_shows_all_and_does_nothing(desk: Desk) -> None:
     """Files with their text, commands, and what would be removed; it needs no service manager."""
     done = desk.run("install", "--dry-run", path="/nowhere")

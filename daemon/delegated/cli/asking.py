@@ -152,7 +152,7 @@ def submit(
         raise OperatorError(
             f"cannot write in {place.folder}: {error.strerror}",
             exits.CANNOT_WRITE,
-            "free space there, or make it writable for this user",
+            places.remedy(error),
         ) from error
     return Started(chosen, places.holder(place), name)
 

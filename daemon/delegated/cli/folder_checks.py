@@ -91,7 +91,7 @@ def folder(place: Place, served: str | None) -> Iterator[Check]:
             "folder",
             "FAIL",
             f"cannot write in {path}: {error.strerror}",
-            "make it writable for this user, or free space",
+            places.remedy(error),
         )
     else:
         yield (

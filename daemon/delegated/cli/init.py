@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         raise OperatorError(
             f"cannot write {error.filename or place.workspace}: {error.strerror}",
             exits.CANNOT_WRITE,
-            "make the workspace writable for this user",
+            places.remedy(error),
         ) from error
     more = [] if args.agent else agents.propose(place.workspace, place.flags())
     terminal.next_step(*more, f"delegate doctor{place.flags()}", f"delegated{place.workspace_flag()}")

@@ -162,6 +162,13 @@ def holder(place: Place) -> str | None:
         os.close(fd)
 
 
+def remedy(error: OSError) -> str:
+    """Say what to do where something cannot be written."""
+    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
+        return "something else stands in its place: move that away"
+    return "free space there, or make it writable for this user"
+
+
 def leaves(served: str) -> bool:
     """Say whether a holder goes once its work is done (`delegate ask`'s own, `delegated --once`): it serves nobody."""
     return ", until " in served

@@ -74,6 +74,8 @@ def _at(place: Place, given: str) -> tuple[str, int, Remark | None]:
     if not path or not number.isascii() or not number.isdecimal() or not 0 < len(number) < 10 or not int(number):
         raise Usage(f"--at {given}: it names no line", "give the file and the line, as src/app.py:123")
     below, line = _below(place, path), int(number)
+    if not os.path.isfile(path):
+        raise Usage(f"--at {given}: there is no file {path}", "its path is meant from the current directory")
     found = (each for each in _read(path, below) if each.line <= line <= each.end)
     return below, line, next(found, None)
 

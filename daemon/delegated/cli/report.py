@@ -37,7 +37,7 @@ def settle_and_show(
     try:
         settle(place, key, served=served, timeout=timeout, progress=progress, before=before)
     except TimeoutError as error:
-        terminal.error(str(error), "the request is not lost: it goes on as soon as a daemon or `wait` works on it")
+        terminal.error(str(error), f"the request is not lost: {_goes_on(place)}")
         terminal.next_step(f"delegate wait {key}{flags}", f"delegate cancel {key}{flags}")
         return exits.TIMED_OUT
     except KeyboardInterrupt:
@@ -51,6 +51,13 @@ def settle_and_show(
     code = show(place, key, as_json=as_json)
     ringing.ring(place, key, time.monotonic() - began)
     return code
+
+
+def _goes_on(place: Place) -> str:
+    holder = places.holder(place)
+    if holder is not None and not places.leaves(holder):
+        return "the daemon that serves the folder goes on with it"
+    return "it goes on as soon as a daemon or `wait` works on it"
 
 
 def show(place: Place, key: str, *, as_json: bool = False, quiet: bool = False) -> int:

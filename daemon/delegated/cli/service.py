@@ -139,7 +139,13 @@ def _install(args: argparse.Namespace, to: Manager, record_path: str, record: In
     for file in files:
         why = installed.foreign(record, file.path)
         if why:
-            hint = f"keep it and leave this command out (docs/service.md), or: rm {shlex.quote(file.path)}"
+            key = os.path.basename(file.path) == _KEY
+            keep = (
+                "leave --save-key out: the service takes the key in it"
+                if key
+                else "keep it, and do without this command"
+            )
+            hint = f"{keep} (docs/service.md); or: rm {shlex.quote(file.path)}"
             raise Usage(f"{file.path} {why}", hint)
     for path in workspaces or ("those that the configuration lists",):
         terminal.say(f"serves {path}")
