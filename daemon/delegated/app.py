@@ -156,13 +156,15 @@ class App:
         while not self._leaving.is_set():
             self._on_beat(path)
             if await self._beside(os.path.isdir, os.path.join(path, self._config.folder)):
+                taken = False
                 try:
-                    if self._take_up(path):
-                        return await self._workers[path].run()
+                    taken = self._take_up(path)
                 except OperatorError as error:  # its own settings: they do not end what is served meanwhile
                     if str(error) != told:
                         self._log.error("config.refused", workspace=path, reason=str(error))
                     told = str(error)
+                if taken:
+                    return await self._workers[path].run()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._leaving.wait(), _ABSENT_S)
         return None
