@@ -88,7 +88,7 @@ def test_init_in_a_fresh_directory(house: House) -> None:
     assert not (root / "src" / ".autonomous_runs").exists()
 
 
-@pytest.mark.parametrize("name", [".gitignore", ".delegated.yaml", ".autonomous_runs"])
+@pytest.mark.parametrize("name", [".delegated.yaml", ".autonomous_runs"])
 def test_init_says_what_stands_in_its_way(name: str, house: House) -> None:
     """A directory in the place of a file, or a file in that of a directory, is not a question of permissions."""
     project = house.outside / "project"
