@@ -350,8 +350,10 @@ class CallRecord:
         handle: str,
         prompt_sha256: str,
         price_bound_usd: float | None,
+        key_mark: str = "",
+        stored: bool = False,
     ) -> None:
-        """Record, before the POST, that it is about to be made, and of which words."""
+        """Record, before the POST, that it is about to be made, of which words, and where it could be looked up."""
         if self.job.before_sending is not None:
             await self.job.before_sending()
         up = self._journal.up()
@@ -367,6 +369,8 @@ class CallRecord:
             "handle": handle,
             "prompt_sha256": prompt_sha256,
             "price_bound_usd": price_bound_usd,
+            "key_mark": key_mark,
+            "stored": stored,
             "decided": self.job.decided,
         }
         at = self._journal.now()

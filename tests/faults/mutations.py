@@ -40,6 +40,8 @@ _SENT: Final = """            await log.record_sent(
                 handle=handle,
                 prompt_sha256=sha256(prompt),
                 price_bound_usd=self._price_bound(prompt),
+                key_mark=self._wire.key_mark(log.call_id),
+                stored=self._wire.stored,
             )
 """
 _POST: Final = "await self._wire.post(prompt, log.call_id, handle)\n"

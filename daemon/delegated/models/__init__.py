@@ -6,9 +6,10 @@ posted, accepted, reply in the call's durable log. The gate, which also asks aga
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from delegated.errors import Refused, Unavailable
 from delegated.prompt import Prompt
@@ -38,6 +39,10 @@ class CallLog(Protocol):
         """What `Wire.prepare` returned for the attempt that is in doubt, "" when there is none."""
 
     @property
+    def sent(self) -> Mapping[str, Any]:
+        """What the record before the last send says of where it went; empty when there is none, or none is sound."""
+
+    @property
     def in_doubt(self) -> bool:
         """True when this attempt was recorded as sent, and nothing is known after that."""
 
@@ -62,8 +67,10 @@ class CallLog(Protocol):
         handle: str,
         prompt_sha256: str,
         price_bound_usd: float | None,
+        key_mark: str = "",
+        stored: bool = False,
     ) -> None:
-        """Record, before the POST, that it is about to be made, and of which words."""
+        """Record, before the POST, that it is about to be made, of which words, and where it could be looked up."""
 
     async def record_unsent(
         self, kind: str, reason: str, *, retry_after: float | None = None, left: bool = True
@@ -135,6 +142,10 @@ class Wire(Protocol):
     name: str  # responses, chat, messages
     model: str
     endpoint: str
+    stored: bool  # whether the provider keeps what is sent now, so that a lost send can be looked up
+
+    def key_mark(self, call_id: str) -> str:
+        """Return what tells later whether a call went under the key that is used then, and nothing of the key."""
 
     async def prepare(self, call_id: str) -> str:
         """Make, without running a model, the handle by which a lost send can be found; "" where there is none."""
@@ -146,7 +157,7 @@ class Wire(Protocol):
         """Get an accepted call's final reply; None while it still runs. Raises `Uncertain` when it is gone."""
 
     async def find(self, call_id: str, handle: str) -> Posted | Trace:
-        """Look a lost send up."""
+        """Look a lost send up, which was stored."""
 
     async def cancel(self, response_id: str) -> None:
         """Ask the provider to stop an accepted call."""

@@ -85,12 +85,17 @@ class MessagesWire:
     """
 
     name = "messages"
+    stored = False
 
     def __init__(self, client: AnthropicClient, model: str, *, max_output_tokens: int) -> None:
         self.model = model
         self.endpoint = client.endpoint
         self._client = client
         self._max_tokens = min(max_output_tokens, _MOST_OUTPUT)
+
+    def key_mark(self, call_id: str) -> str:
+        """Return the mark of the key by which the client calls."""
+        return self._client.key_mark(call_id)
 
     async def prepare(self, call_id: str) -> str:
         """Nothing can be made beforehand."""

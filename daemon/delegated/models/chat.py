@@ -47,7 +47,7 @@ class ChatWire:
         self._client = client
         self._max_output_tokens = max_output_tokens
         self._temperature = temperature if facts is None or facts.takes_temperature else None
-        self._stored = is_openai(client.endpoint) if store == "auto" else store
+        self.stored = is_openai(client.endpoint) if store == "auto" else store
         self._form: Form = "json_schema"
         # Reasoning models refuse the old name, older servers do not know the new one.
         self._limit = "max_completion_tokens" if is_openai(client.endpoint) else "max_tokens"
@@ -57,6 +57,10 @@ class ChatWire:
     def form(self) -> Form:
         """The form of answer that is asked for at present."""
         return self._form
+
+    def key_mark(self, call_id: str) -> str:
+        """Return the mark of the key by which the client calls."""
+        return self._client.key_mark(call_id)
 
     async def prepare(self, call_id: str) -> str:
         """Nothing can be made beforehand."""
@@ -99,7 +103,7 @@ class ChatWire:
             body["response_format"] = {"type": "json_object"}
         if self._temperature is not None:
             body["temperature"] = self._temperature
-        if self._stored:
+        if self.stored:
             body |= {"store": True, "metadata": {"call": call_id}}
         body["messages"] = [{"role": "system", "content": system}, {"role": "user", "content": prompt.user}]
         return body
@@ -119,7 +123,7 @@ class ChatWire:
 
     async def fetch(self, response_id: str) -> Reply | None:
         """Get a stored completion."""
-        if not self._stored:
+        if not self.stored:
             raise Uncertain("the answer was received but not recorded, and this provider does not keep it")
         try:
             answer = await self._client.call(
@@ -136,8 +140,6 @@ class ChatWire:
 
     async def find(self, call_id: str, handle: str) -> Posted | Trace:
         """Look for a stored completion with our call id. One that still runs is not shown."""
-        if not self._stored:
-            return Trace.UNKNOWN
         answer = await self._client.call(
             lambda sdk, timeout: sdk.chat.completions.with_raw_response.list(
                 metadata={"call": call_id}, limit=20, order="desc", timeout=timeout

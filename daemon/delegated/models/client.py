@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import re
 import ssl
 import time
@@ -102,6 +104,10 @@ class Connections(Generic[Sdk]):
             raise translate(error, key=self._key, now=self._now()) from None
         return parse(raw)
 
+    def key_mark(self, call_id: str) -> str:
+        """Return 16 hex digits that are the same for this call under this key only. The key cannot be read in them."""
+        return hmac.new(self._key.encode("utf-8", "surrogatepass"), call_id.encode(), hashlib.sha256).hexdigest()[:16]
+
     async def close(self) -> None:
         """Close all connections; a later call opens new ones."""
         sdk, self._sdk = self._sdk, None
@@ -154,6 +160,10 @@ class Client(Connections["AsyncOpenAI"]):
         super().__init__(base_url=base_url, api_key=api_key, **more)
         self._organization = organization
         self._project = project
+
+    def key_mark(self, call_id: str) -> str:
+        """Return the mark of the key, which is another for each organization and project that it is used for."""
+        return super().key_mark("\n".join((call_id, self._organization, self._project)))
 
     def _check_key(self) -> None:
         if not self._key and is_openai(self.endpoint):

@@ -45,12 +45,16 @@ class ResponsesWire:
         self._client = client
         self._max_output_tokens = max(max_output_tokens, _LEAST_OUTPUT)
         self._temperature = temperature if facts is None or facts.takes_temperature else None
-        self._store = store is not False
-        self._background = self._store  # until the provider says that this model does not take it
+        self.stored = store is not False
+        self._background = self.stored  # until the provider says that this model does not take it
+
+    def key_mark(self, call_id: str) -> str:
+        """Return the mark of the key by which the client calls."""
+        return self._client.key_mark(call_id)
 
     async def prepare(self, call_id: str) -> str:
         """Make an empty conversation, which runs no model and costs nothing; "" where there are none."""
-        if not self._store:
+        if not self.stored:
             return ""
         try:
             answer = await self._client.call(
@@ -89,11 +93,11 @@ class ResponsesWire:
                 "format": {"type": "json_schema", "name": "analysis", "schema": dict(prompt.schema), "strict": True}
             },
             "max_output_tokens": self._max_output_tokens,
-            "store": self._store,
+            "store": self.stored,
         }
         if background:
             body["background"] = True
-        if self._store:
+        if self.stored:
             body["metadata"] = {"call": call_id}
         if self._temperature is not None:
             body["temperature"] = self._temperature

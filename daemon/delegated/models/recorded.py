@@ -97,6 +97,8 @@ class Recorded:
                 handle=handle,
                 prompt_sha256=sha256(prompt),
                 price_bound_usd=self._price_bound(prompt),
+                key_mark=self._wire.key_mark(log.call_id),
+                stored=self._wire.stored,
             )
         except asyncio.CancelledError:
             if log.in_doubt:  # recorded, and surely not posted: leave no doubt behind
@@ -121,17 +123,19 @@ class Recorded:
         """Find out what became of a send in doubt.
 
         Returns the call found, or None once it is absent after its deadline and at least `least_s` from now; raises
-        `Uncertain` otherwise. The wall clock is not asked: it may jump, and send twice.
+        `Uncertain` otherwise. The wall clock is not asked: it may jump, and send twice. The provider is asked as the
+        configuration is now, which may not be how the call was sent: only where it went can it be proven absent.
         """
         log.phase("looking up", why)
         clock = asyncio.get_running_loop().time
+        stored = log.sent.get("stored", self._wire.stored)
         whole = self._patience.deadline_s + self._patience.doubt_s
         give_up = clock() + min(max(whole - log.in_doubt_for, least_s), whole)
         pause = self._patience.poll_first_s
         while True:
             asked = clock()
             try:
-                found = await self._wire.find(log.call_id, log.handle)
+                found = await self._wire.find(log.call_id, log.handle) if stored else Trace.UNKNOWN
             except (Refused, Unavailable, InDoubt) as error:
                 if isinstance(error, Refused) and not _locked_out(error):
                     raise Uncertain(f"the look-up was refused: {error.message}") from error
@@ -149,11 +153,27 @@ class Recorded:
                         + (f" ({why})" if why else "")
                     )
                 if asked >= give_up:
+                    elsewhere = self._elsewhere(log)
+                    if elsewhere:
+                        raise Uncertain(f"the look-up does not find the call, which proves nothing: {elsewhere}")
                     await log.record_unsent("provider_failed", "looked up and proven absent")
                     return None
                 pause = min(pause, self._patience.poll_cap_s)
             await asyncio.sleep(pause)
             pause = min(pause * 2, max(pause, self._patience.poll_cap_s))
+
+    def _elsewhere(self, log: CallLog) -> str:
+        """Say why the last send may have gone elsewhere than what is asked now; "" when it went there."""
+        sent = log.sent
+        if not sent.get("key_mark"):  # its record is damaged, or of a version that did not note it
+            return "it is not known under which key it was sent"
+        if sent.get("endpoint") != self.endpoint:
+            return "it was sent to another endpoint than is asked now"
+        if sent.get("wire") != self.wire:
+            return "it was sent over another interface than is asked now"
+        if sent["key_mark"] != self._wire.key_mark(log.call_id):
+            return "it was sent under another key than is used now"
+        return ""
 
     async def _await_final(self, log: CallLog) -> Reply:
         log.phase("waiting")
