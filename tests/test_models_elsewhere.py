@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from asking import CHAT, KEY, PROMPT, RESPONSES, call_in, chat, client_of, responses
-from delegated.errors import Uncertain
+from delegated.errors import Unavailable, Uncertain
 from delegated.job import CallState
 from delegated.models.recorded import Recorded
 from delegated.testing import Server
@@ -127,3 +127,17 @@ async def test_the_record_of_a_send_tells_its_key_from_others_and_not_what_it_is
     assert (len(marks), {len(each) for each in marks}) == (5, {16})
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or KEY.encode() not in path.read_bytes()
+
+
+@pytest.mark.parametrize("changed", ["endpoint", "key", "nothing"])
+async def test_a_call_that_waits_takes_no_conversation_elsewhere(tmp_path: Path, changed: str) -> None:
+    """Turned away and sent elsewhere, it gets a conversation there; sent to the same place, it goes by the same one."""
+    limit = {"match": RESPONSES, "do": {"status": 429, "retry_after": 0.01}}
+    async with Server(rules=[limit]) as server, Server() as other:
+        with pytest.raises(Unavailable):
+            await asked_again(responses(server.base_url), tmp_path)
+        here = other if changed == "endpoint" else server
+        later = responses(here.base_url, client={"api_key": KEY_2} if changed == "key" else {})
+        assert (await asked_again(later, tmp_path)).outcome == "completed"
+        made = [each.state()["requests"].get("POST /v1/conversations", 0) for each in (server, other)]
+        assert made == {"endpoint": [1, 1], "key": [2, 0], "nothing": [1, 0]}[changed]

@@ -86,7 +86,8 @@ class Recorded:
     async def _send(self, prompt: Prompt, log: CallLog) -> Posted:
         log.phase("asking")
         try:
-            handle = log.handle or await self._wire.prepare(log.call_id)
+            known = "" if self._elsewhere(log) else log.handle  # one that was made elsewhere nobody knows here
+            handle = known or await self._wire.prepare(log.call_id)
         except InDoubt as error:  # nothing that is paid for has left: a handle too many costs nothing
             raise Unavailable("provider_failed", error.message) from error
         try:
