@@ -27,7 +27,7 @@ async def killed(model: Recorded, folder: Path, server: Server) -> None:
     """Ask, and stop in doubt at the instant of the bill."""
     with call_in(folder) as call:
         task = asyncio.create_task(model.ask(PROMPT, call))
-        while not server.bills:
+        while not (server.bills or task.done()):
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.wait([task])

@@ -129,14 +129,36 @@ def test_a_send_that_is_proven_absent_is_made_again_without_a_restart(house: Hou
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("victim", "status"), [("RESULT_one.md", "answered"), ("calls/01-first/reply", "uncertain")])
-def test_a_start_without_the_key_asks_nothing_again(house: House, server: Server, victim: str, status: str) -> None:
-    """A recorded reply is published all the same; a call that left and cannot be looked up is `uncertain`."""
+def test_a_start_without_the_key_publishes_what_is_recorded(house: House, server: Server) -> None:
+    """A recorded reply needs no key."""
     house.use(server)
-    killed_before(house, victim, "one")
+    killed_before(house, "RESULT_one.md", "one")
     del house.env["OPENAI_API_KEY"]
     house.up()
-    assert house.result("one")["status"] == status
+    assert house.result("one")["status"] == "answered"
+    assert len(server.bills()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("victim", "phase"), [("accepted.1", "looking up"), ("reply", "out of reach")])
+def test_a_call_that_left_waits_for_the_key(house: House, server: Server, victim: str, phase: str) -> None:
+    """Started without its key, the daemon says in STATUS what it lacks; with it, the answer is fetched, paid once."""
+    house.use(server)
+    killed_before(house, f"calls/01-first/{victim}", "one")
+    key = house.env.pop("OPENAI_API_KEY")
+    house.up()
+
+    def told() -> tuple[str, str]:
+        path = house.folder / "OPENAI_DELEGATION_STATUS_one.json"
+        status = json.loads(path.read_bytes()) if path.exists() else {}
+        return status.get("phase", ""), status.get("detail", "")
+
+    until(lambda: told() == (phase, "OPENAI_API_KEY environment variable required"), what="STATUS says it")
+    assert not house.has_result("one")
+    house.close()
+    house.env["OPENAI_API_KEY"] = key
+    house.up()
+    assert house.result("one")["status"] == "answered"
     assert len(server.bills()) == 1
 
 

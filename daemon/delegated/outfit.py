@@ -19,7 +19,7 @@ from delegated.models import Model, Wire
 from delegated.models.gate import Gate, Gated, pauses
 from delegated.models.offline import Offline
 from delegated.models.recorded import Patience, Recorded
-from delegated.models.refusing import Refusing
+from delegated.models.refusing import Refusing, Retired
 from delegated.notify import Channel
 from delegated.pricing import ModelFacts
 from delegated.prompt import Prompt
@@ -94,25 +94,42 @@ class Models:
 
         Raises `Refused`: unknown_model, retired_model, missing_key, bad_key.
         """
-        if name not in self._made:
-            self._made[name] = self._make(name)
-        model, facts = self._made[name]
+        model, facts = self._reached(name)
         today = time.strftime("%Y-%m-%d", time.gmtime())
         if facts.shutdown and today >= facts.shutdown:
             successor = f"; its successor is {facts.successor}" if facts.successor else ""
             raise Refused("retired_model", f"{name} left the provider's API on {facts.shutdown}{successor}")
         return model, facts
 
+    def _reached(self, name: str) -> tuple[Model, ModelFacts]:
+        if name not in self._made:
+            self._made[name] = self._make(name)
+        return self._made[name]
+
     def ready(self, name: str) -> tuple[Model, ModelFacts]:
-        """Return a model as `find` does, one that cannot be asked now as a `Refusing`: its replies may be recorded."""
+        """Return a model as `find` does, one that cannot be asked now as one that is asked nothing new.
+
+        Its replies may be recorded, and calls of it may have left, which are still looked up and fetched.
+        """
         try:
             return self.find(name)
         except Refused as error:
             facts = self.facts(name)
             if error.kind == "unknown_model" or facts is None:
                 raise
+            if error.kind == "retired_model":
+                return Retired(self._reached(name)[0], error), facts
             endpoint = configs.endpoint_of(self._config, name)
-            return Refusing(name, endpoint.base_url.rstrip("/"), configs.wire(endpoint), error), facts
+            refusing = Refusing(
+                name,
+                endpoint.base_url.rstrip("/"),
+                configs.wire(endpoint),
+                error,
+                unlock=lambda: self.unlock(name),
+                again=lambda: self.ready(name)[0],
+                patience=self._patience(endpoint),
+            )
+            return refusing, facts
 
     def own_keys(self) -> tuple[str, ...]:
         """Return our own keys, to be hidden wherever they turn up."""
@@ -180,17 +197,20 @@ class Models:
 
         recorded = Recorded(
             wire,
-            patience=Patience(
-                deadline_s=config.deadline_s or endpoint.timeout_s,
-                doubt_s=config.doubt_wait_s,
-                endless=config.deadline_s is None and not self._ends,
-            ),
+            patience=self._patience(endpoint),
             price_bound=price,
             count=self._words(),
         )
         gate = self._lanes.gate(endpoint.base_url, key, config.retry)
         attempts = config.retry.attempts or (_ATTEMPTS if self._ends else None)
         return Gated(recorded, gate, attempts=attempts, patient=not self._ends)
+
+    def _patience(self, endpoint: Endpoint) -> Patience:
+        return Patience(
+            deadline_s=self._config.deadline_s or endpoint.timeout_s,
+            doubt_s=self._config.doubt_wait_s,
+            endless=self._config.deadline_s is None and not self._ends,
+        )
 
     def _wire(self, name: str, facts: ModelFacts, endpoint: Endpoint, key: str, output: int) -> Wire:
         from delegated.models.anthropic import AnthropicClient, MessagesWire
