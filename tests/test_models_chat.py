@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,29 @@ async def test_the_form_of_the_answer_steps_down_and_stays_there(tmp_path: Path)
         sent = json.loads(server.body(2) or b"")
         assert "response_format" not in sent
         assert json.dumps(SCHEMA) in sent["messages"][0]["content"]
+
+
+@pytest.mark.parametrize("about", ["limit", "form"])
+async def test_calls_that_are_rejected_at_once_step_down_together(about: str) -> None:
+    """What one call has learned from its rejection is no news from another's: each goes again as the first one does."""
+    forms: list[str] = []
+
+    def answer(line: str, headers: dict[str, str], body: Any) -> tuple[int, dict[str, str], str]:
+        form = body.get("response_format", {}).get("type", "prompt")
+        forms.append(form)
+        if about == "limit" and "max_tokens" in body:
+            error = {"message": "Unsupported parameter: 'max_tokens'.", "param": "max_tokens"}
+            return 400, {}, json.dumps({"error": error})
+        if about == "form" and form == "json_schema":
+            return 400, {}, json.dumps({"error": {"message": "response_format json_schema is not known"}})
+        return 200, {}, completion({"content": "{}"})
+
+    async with answering(answer) as base_url:
+        wire = ChatWire(client_of(base_url), "gpt-4o", max_output_tokens=9)
+        posted = await asyncio.gather(*(wire.post(PROMPT, f"call-{n}", "") for n in range(3)))
+        await wire.close()
+    assert [each.reply and each.reply.outcome for each in posted] == ["completed"] * 3
+    assert sorted(forms) == (["json_object"] * 3 if about == "form" else ["json_schema"] * 3) + ["json_schema"] * 3
 
 
 async def test_a_form_that_is_known_is_not_left_for_another_error(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ class ChatWire:
         """Send the call; again in a plainer form where the server rejects the form before any work."""
         before = False
         while True:
-            body = self._body(prompt, call_id)
+            body, form, limit = self._body(prompt, call_id), self._form, self._limit
             try:
                 answer = await self._client.call(
                     lambda sdk, timeout, body=body: sdk.chat.completions.with_raw_response.create(  # type: ignore[misc]
@@ -79,7 +79,7 @@ class ChatWire:
                     slow=True,
                 )
             except Rejected as error:
-                if not self._step_down(error):
+                if not self._step_down(error, form, limit):
                     raise
                 before = True
                 continue
@@ -108,16 +108,21 @@ class ChatWire:
         body["messages"] = [{"role": "system", "content": system}, {"role": "user", "content": prompt.user}]
         return body
 
-    def _step_down(self, error: Rejected) -> bool:
-        """Change the form that was rejected; False when it was rejected for another reason or nothing is left."""
+    def _step_down(self, error: Rejected, form: Form, limit: str) -> bool:
+        """Change the form or limit of a body that was rejected for it, unless another call of this wire just did.
+
+        False when it was rejected for another reason or nothing is left.
+        """
         if error.status not in (400, 422):
             return False
-        if error.names(*_ABOUT_FORM) and self._form != "prompt":
-            self._form = LADDER[LADDER.index(self._form) + 1]
+        if error.names(*_ABOUT_FORM) and form != "prompt":
+            if form == self._form:
+                self._form = LADDER[LADDER.index(form) + 1]
             return True
-        if error.names("max_tokens", "max_completion_tokens") and not self._limit_settled:
-            self._limit = "max_tokens" if self._limit == "max_completion_tokens" else "max_completion_tokens"
-            self._limit_settled = True
+        if error.names("max_tokens", "max_completion_tokens") and not (limit == self._limit and self._limit_settled):
+            if limit == self._limit:
+                self._limit = "max_tokens" if limit == "max_completion_tokens" else "max_completion_tokens"
+                self._limit_settled = True
             return True
         return False
 
