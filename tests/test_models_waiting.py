@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import socket
 import time
@@ -479,4 +480,46 @@ async def test_a_call_that_is_stopped_while_it_connects_leaves_no_doubt(tmp_path
                     await model.ask(PROMPT, call)
             assert not call.may_be_billed
             assert call.sends == (1 if make is chat else 0)
+        await model.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "answers"),
+    [
+        (chat, [(400, {"error": {"message": "response_format is not known"}})]),
+        (responses, [(200, {"id": "conv_1"}), (400, {"error": {"message": "background is not supported"}})]),
+    ],
+)
+async def test_what_left_in_a_form_that_was_rejected_is_on_the_receipt(tmp_path: Path, make: Any, answers: Any) -> None:
+    """Stopped while its second form was still connecting, a call is `unsent`; its words have left all the same."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as stack:
+        server.settimeout(20)
+
+        def serve() -> None:
+            for status, body in answers:
+                connection, _ = server.accept()
+                with connection, connection.makefile("rb") as sent:
+                    head = list(iter(sent.readline, b"\r\n"))
+                    [length] = [int(line.split(b":")[1]) for line in head if line.lower().startswith(b"content-length")]
+                    sent.read(length)
+                    for _ in range(4 * (status == 400)):  # who comes now is not answered at all
+                        plug = stack.enter_context(socket.socket())
+                        plug.setblocking(False)
+                        plug.connect_ex(server.getsockname())
+                    text = json.dumps(body).encode()
+                    lines = f"HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: {len(text)}\r\n\r\n"
+                    connection.sendall(lines.encode() + text)
+
+        model = make(f"http://127.0.0.1:{server.getsockname()[1]}/v1")
+        first = dict(vars(model._wire))
+        with call_in(tmp_path) as call:
+            task: asyncio.Task[Reply] = asyncio.create_task(model.ask(PROMPT, call))
+            await asyncio.to_thread(serve)
+            while dict(vars(model._wire)) == first and not task.done():
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not call.may_be_billed
+            assert (call.sends, list(call.departures)) == (1, [1])
         await model.close()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from delegated.errors import InDoubt, Unavailable, Uncertain
-from delegated.models import Posted, Trace
+from delegated.models import Posted, Trace, progress
 from delegated.models.body import Answer, member, members, usage, words
 from delegated.models.client import Client, is_openai
 from delegated.models.meaning import Rejected
@@ -85,6 +86,10 @@ class ChatWire:
                 continue
             except Unavailable as error:
                 error.stayed = error.stayed and not before  # the words left in the form that was rejected
+                raise
+            except asyncio.CancelledError as cancelled:
+                if before:
+                    progress.note_before(cancelled)
                 raise
             reply = read(answer)
             if reply is None:

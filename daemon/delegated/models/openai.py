@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
 from delegated.errors import InDoubt, Refused, Unavailable, Uncertain
-from delegated.models import Posted, Trace
+from delegated.models import Posted, Trace, progress
 from delegated.models.body import Answer, member, members, usage, words
 from delegated.models.client import Client
 from delegated.models.meaning import Rejected
@@ -81,6 +82,9 @@ class ResponsesWire:
                 return await self._post(prompt, call_id, handle, background=False)
             except Unavailable as error:
                 error.stayed = False  # the words left once already
+                raise
+            except asyncio.CancelledError as cancelled:
+                progress.note_before(cancelled)
                 raise
         return await self._post(prompt, call_id, handle, background=False)
 

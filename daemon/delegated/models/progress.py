@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import httpx2
 
 _KEY: Final = "delegated.progress"
+_BEFORE: Final = "delegated.before"
 _PIECE: Final = 64 * 1024
 
 
@@ -50,6 +51,16 @@ def note_unsent(cancelled: asyncio.CancelledError) -> None:
 def unsent(cancelled: asyncio.CancelledError) -> bool:
     """Say whether this cancellation surely came before anything left."""
     return _KEY in vars(cancelled)
+
+
+def note_before(cancelled: asyncio.CancelledError) -> None:
+    """Let a cancellation say that the same words have left before, in a form that was rejected."""
+    vars(cancelled)[_BEFORE] = True
+
+
+def before(cancelled: asyncio.CancelledError) -> bool:
+    """Say whether the words have left before, in a form that was rejected."""
+    return _BEFORE in vars(cancelled)
 
 
 async def watch(request: httpx2.Request) -> None:

@@ -112,7 +112,8 @@ class Recorded:
             raise
         except asyncio.CancelledError as cancelled:
             if progress.unsent(cancelled):  # stopped while it was still connecting: leave no doubt behind
-                await log.record_unsent("cancelled", "stopped before it was sent", left=False)
+                left = progress.before(cancelled)
+                await log.record_unsent("cancelled", "stopped before it was sent", left=left)
             raise
         except InDoubt as error:
             posted = await self._resolve(log, self._patience.deadline_s + self._patience.doubt_s, error.message)
