@@ -351,7 +351,7 @@ class CallRecord:
         prompt_sha256: str,
         price_bound_usd: float | None,
         key_mark: str = "",
-        stored: bool = False,
+        stored: bool | None = None,
     ) -> None:
         """Record, before the POST, that it is about to be made, of which words, and where it could be looked up."""
         if self.job.before_sending is not None:

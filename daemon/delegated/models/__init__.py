@@ -68,9 +68,12 @@ class CallLog(Protocol):
         prompt_sha256: str,
         price_bound_usd: float | None,
         key_mark: str = "",
-        stored: bool = False,
+        stored: bool | None = None,
     ) -> None:
-        """Record, before the POST, that it is about to be made, of which words, and where it could be looked up."""
+        """Record, before the POST, that it is about to be made, of which words, and where it could be looked up.
+
+        What is left out is not known, and then no look-up can prove it absent.
+        """
 
     async def record_unsent(
         self, kind: str, reason: str, *, retry_after: float | None = None, left: bool = True

@@ -130,7 +130,8 @@ class Recorded:
         """
         log.phase("looking up", why)
         clock = asyncio.get_running_loop().time
-        stored = log.sent.get("stored", self._wire.stored)
+        stored = log.sent.get("stored")
+        stored = self._wire.stored if stored is None else stored
         whole = self._patience.deadline_s + self._patience.doubt_s
         give_up = clock() + min(max(whole - log.in_doubt_for, least_s), whole)
         pause = self._patience.poll_first_s
