@@ -16,11 +16,11 @@ _KEYS: Final = ("missing_key", "bad_key")
 
 
 class Refusing:
-    """Stands for a model that cannot be reached now: no key can be had, or its SDK is not there.
+    """Stands for a model that cannot be reached now: no key can be had, its SDK is not there, nothing is known of it.
 
     A call that has left is in the provider's hands, whatever became of our key: it waits, as for a key that is not
     taken, until `again` finds the model, and goes on there. `unlock` is called before `again`, in a thread: it may run
-    a program that prints the key.
+    a program that prints the key. Without `again` nobody is waited for.
     """
 
     def __init__(
@@ -30,9 +30,9 @@ class Refusing:
         wire: str,
         why: Refused,
         *,
-        unlock: Callable[[], None],
-        again: Callable[[], Model],
-        patience: Patience,
+        unlock: Callable[[], None] = lambda: None,
+        again: Callable[[], Model] | None = None,
+        patience: Patience = Patience(),  # noqa: B008 - it is frozen
     ) -> None:
         self.name = name
         self.endpoint = endpoint
@@ -49,12 +49,12 @@ class Refusing:
             return log.reply
         if not _out(log):
             raise self._why
-        if self._why.kind not in _KEYS or log.sent.get("stored") is False:
+        if self._again is None or self._why.kind not in _KEYS or log.sent.get("stored") is False:
             raise Uncertain(f"a call has left and cannot be looked up now: {self._why.message}")
-        self._found = await self._reached(log)
+        self._found = await self._reached(self._again, log)
         return await self._found.ask(prompt, log)
 
-    async def _reached(self, log: CallLog) -> Model:
+    async def _reached(self, again: Callable[[], Model], log: CallLog) -> Model:
         clock = asyncio.get_running_loop().time
         give_up = clock() + self._patience.fetch_failures_s
         pause = self._patience.poll_first_s
@@ -63,7 +63,7 @@ class Refusing:
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, self._patience.unreached_cap_s)
             await asyncio.to_thread(self._unlock)
-            model = self._again()
+            model = again()
             if not isinstance(model, Refusing):
                 return model
             self._why = model._why
