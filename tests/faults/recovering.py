@@ -43,11 +43,12 @@ class _Bills:
             return json.load(answer)["bills"]
 
 
-def materialise(folder: Path, state: dict[str, Any]) -> None:
+def materialise(folder: Path, state: dict[str, Any], endpoint: str) -> None:
     """Make the drop folder as it was found after the cut.
 
     What the program knows by a file's number or times is translated to those that the files have here: the index's
-    rows, and the order that a claim obeys. What was sent, was sent an hour ago.
+    rows, and the order that a claim obeys. What was sent, was sent an hour ago, and to the provider that
+    is at `endpoint` now.
     """
     for path in sorted(state["directories"]):
         (folder / path).mkdir(mode=0o700)
@@ -55,7 +56,7 @@ def materialise(folder: Path, state: dict[str, Any]) -> None:
     for path, text in state["files"].items():
         data = base64.b64decode(text)
         if path.startswith(".delegated/jobs/"):
-            data = _translate(path, data, orders)
+            data = _translate(path, data, orders, endpoint)
         (folder / path).write_bytes(data)
         if path in state["orders"]:
             info = (folder / path).stat()
@@ -72,7 +73,7 @@ def materialise(folder: Path, state: dict[str, Any]) -> None:
         index.close()
 
 
-def _translate(path: str, data: bytes, orders: dict[str, str]) -> bytes:
+def _translate(path: str, data: bytes, orders: dict[str, str], endpoint: str) -> bytes:
     record = unpack(data)
     if record is None:
         return data
@@ -82,6 +83,7 @@ def _translate(path: str, data: bytes, orders: dict[str, str]) -> bytes:
     elif "/sent." in path:
         header["at"] -= _AWAY_S
         header["up"] -= _AWAY_S
+        header["endpoint"] = endpoint
     else:
         return data
     return pack(header, body)
@@ -94,12 +96,12 @@ def recover(room: Path, state: dict[str, Any]) -> dict[str, Any]:
     folder = workspace / FOLDER
     folder.mkdir(parents=True)
     register(state_directory(os.environ), str(workspace), str(folder))  # synced before anything is done in the folder
-    materialise(folder, state)
     (workspace / "app.py").write_text(BUG)
     ledger = room / "ledger"
     ledger.write_text(state["ledger"])
-    found: dict[str, Any] = {"torn": torn(folder), "stood": sorted(results(folder))}
     with ServerThread(state=ledger, rules=state["rules"]) as server:
+        materialise(folder, state, server.base_url)
+        found: dict[str, Any] = {"torn": torn(folder), "stood": sorted(results(folder))}
         os.environ["DELEGATED_ENDPOINTS__OPENAI__BASE_URL"] = server.base_url
         bills = _Bills(server)
         found["billed_before"] = len(bills.bills())
