@@ -89,12 +89,8 @@ class JobRecord:
 
     def may_inherit(self, former: JobRecord) -> bool:
         """Say whether nothing has left under this job, but what it inherited from `former` before a disk failed."""
-        mine = {name: self._call(name) for name in self.call_names()}
-        return all(
-            name in former._calls and former._calls[name].call_id == call.call_id
-            for name, call in mine.items()
-            if call.may_be_billed
-        )
+        known = {name: call.call_id for name, call in former._calls.items()}
+        return all(known.get(call.name) == call.call_id for call in self.calls() if call.may_be_billed)
 
     def inherit(self, former: JobRecord) -> None:
         """Record here what is known of the calls of the same request in a journal that went away. Blocking.

@@ -73,7 +73,7 @@ class Runner:
                     self._agenda.cancels.add(claim.id)
                     self._agenda.bell.ring()
                 record.before_sending = partial(self._withdrawal.look_again, session, record, running, sig)
-                record.asked_before = partial(session.asked_before, record)
+                record.asked_before = partial(session.asked_before, record, self._agenda.jobs.keys())
                 record.former = session.journal.latest
                 result = await self._answer(record, running)
             except asyncio.CancelledError:
