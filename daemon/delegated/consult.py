@@ -16,6 +16,8 @@ from functools import partial
 from itertools import count
 from typing import Any, Final
 
+import structlog
+
 from delegated import analysis
 from delegated import prompt as prompts
 from delegated.analysis import Analysis
@@ -442,8 +444,13 @@ class Consult:
         journal, spend = call.job.journal, course.spend
         spend.reopen(call)
         if model.wire != "local" and journal.journal_id not in self._counted:
-            await journal.run(self._count_in, journal)
-            self._counted.add(journal.journal_id)
+            try:
+                await journal.run(self._count_in, journal)
+                self._counted.add(journal.journal_id)
+            except OSError as error:
+                if not call.may_be_billed:
+                    raise
+                structlog.get_logger("delegated.budget").warning("ledger.failed", reason=str(error))
         try:
             reply = await self._stoppable(call, prompt, model, deadline)
             if reply is None and call.held is not None and not call.may_be_billed:

@@ -76,7 +76,12 @@ class Budgeted:
             charge = Charge(log.call_id, self._workspace, self.endpoint, self.name, bound)
             return charge, self._ledger().reserve(charge, budgets)
 
-        reserved: tuple[Charge, Overrun | None] | None = await self._run(first)
+        try:
+            reserved: tuple[Charge, Overrun | None] | None = await self._run(first)
+        except OSError as error:
+            if not left:
+                raise
+            return _unaccounted(error)  # what it may cost is owed already: its answer must not wait for the account
         if reserved is None:
             if left:
                 return
@@ -96,7 +101,7 @@ class Budgeted:
         try:
             await asyncio.shield(asyncio.ensure_future(self._run(lambda: function(self._ledger(), *args))))
         except OSError as error:
-            structlog.get_logger("delegated.budget").warning("ledger.failed", reason=str(error))
+            _unaccounted(error)
 
     async def cancel(self, log: CallLog) -> None:
         """Cancel at the model behind."""
@@ -105,6 +110,10 @@ class Budgeted:
     async def close(self) -> None:
         """Close the model behind."""
         await self._model.close()
+
+
+def _unaccounted(error: OSError) -> None:
+    structlog.get_logger("delegated.budget").warning("ledger.failed", reason=str(error))
 
 
 def _left(log: CallLog) -> bool:
