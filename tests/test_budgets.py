@@ -11,6 +11,7 @@ import pytest
 from delegated.cli.costs import bar
 from harness import House, Server, until
 from test_cli_folder import run
+from test_restart import killed_before
 
 
 def account(house: House) -> Path:
@@ -158,6 +159,21 @@ def test_what_cannot_be_accounted_for_is_not_spent(house: House, server: Server)
     account(house).rmdir()
     assert house.result("one")["status"] == "answered"
     assert len(server.bills()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["reply", ".md"])
+def test_what_has_left_does_not_wait_for_the_account(house: House, server: Server, victim: str) -> None:
+    """With a ledger that cannot be opened, a call that left in a former life is fetched, and its answer published."""
+    house.use(server)
+    killed_before(house, victim, "one")
+    for path in account(house).parent.glob("spending.sqlite*"):
+        path.unlink()
+    account(house).mkdir()
+    daemon = house.up()
+    assert house.result("one")["status"] == "answered"
+    assert len(server.bills()) == 1
+    assert daemon.has("ledger.failed")
 
 
 @pytest.mark.slow

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from delegated.context import Context, Excerpt
-from delegated.flood import Again, Asked, Loop, Pace, Prints, admit, judge, prints
+from delegated.flood import Again, Asked, Loop, Pace, Prints, Soon, admit, judge, prints
+from delegated.index import Index
 from delegated.plan import Entry, Sig
 from delegated.request import Options, Request
 from harness import BUG, House, Server, request_text, until
@@ -149,6 +152,31 @@ def test_many_questions_that_differ_in_a_number_are_no_loop() -> None:
     assert rule(mine, swaps) == Loop(("s0", "s1", "s2", "s3", "s4")), "to and fro is one"
 
 
+@pytest.mark.parametrize("later", [1.0, 0.0, -3600.0], ids=["after", "at-once", "clock-set-back"])
+def test_of_two_only_the_later_repeats_the_other(tmp_path: Path, later: float) -> None:
+    """Noted in whatever order again, as by a start that takes both up: never is each the other's repeat."""
+    index, mine = Index(str(tmp_path / "index.sqlite")), of(ASKED)
+
+    def ask(key: str, at: float) -> list[str]:
+        return [each.key for each in index.ask(key, 1, asked(key, at, mine, ""))]
+
+    assert ask("b", 10_000.0) == []
+    assert ask("a", 10_000.0 + later) == ["b"]
+    assert (ask("b", 20_000.0), ask("a", 20_000.0)) == ([], ["b"])
+    index.ended("a", 1, "answered")
+    assert ask("b", 20_000.0) == ["a"], "what has its answer counts, whenever it was asked"
+    index.close()
+
+
+def test_what_is_about_to_be_asked_is_waited_for() -> None:
+    """It is no repeat before something of the other has left; one that runs already is."""
+    mine = of(ASKED)
+    soon = asked("soon", 9_999, mine, "unsent")
+    assert rule(mine, [soon]) == Soon("soon")
+    assert rule(mine, [soon, asked("runs", 9_990, mine, "")]) == Again("runs", 10.0)
+    assert rule(mine, [asked("soon", 9_000, mine, "unsent")]) is None
+
+
 # How many
 
 
@@ -234,6 +262,51 @@ def test_what_runs_is_a_duplicate_too_and_a_restart_forgets_nothing(house: House
     house.up()
     house.drop("f", text())
     assert house.result("f")["status"] == "duplicate"
+    assert len(server.bills()) == 1
+
+
+def _detail(house: House, key: str) -> str:
+    try:
+        return str(json.loads((house.folder / f"OPENAI_DELEGATION_STATUS_{key}.json").read_text())["detail"])
+    except FileNotFoundError:
+        return ""
+
+
+@pytest.mark.slow
+def test_whoever_ends_unasked_leaves_the_question_to_the_next(house: House, server: Server) -> None:
+    """Of two the first is cancelled before it was sent: the other, which waited for it, is asked."""
+    house.use(server, day_usd=0.0001, on_budget="wait")
+    daemon = house.up()
+    house.drop("a", text())
+    until(lambda: "$0.0001 a day" in _detail(house, "a"), what="the first is held back")
+    house.drop("b", text())
+    until(lambda: "about to be asked as a" in _detail(house, "b"), what="the second waits for it")
+    (house.folder / "OPENAI_DELEGATION_CANCEL_a").touch()
+    assert house.result("a")["status"] == "cancelled"
+    until(lambda: "$0.0001 a day" in _detail(house, "b"), what="now it is about to be asked itself")
+    daemon.kill()
+    house.set(day_usd=5)
+    house.up()
+    assert house.result("b")["status"] == "answered"
+    assert len(server.bills()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", [False, True], ids=["index-kept", "index-lost"])
+def test_two_that_a_kill_met_unasked_are_asked_once(house: House, server: Server, lost: bool) -> None:
+    """A start takes both up: one is answered, the other is its `duplicate`, also when the index is lost."""
+    house.use(server, day_usd=0.0001, on_budget="wait")
+    daemon = house.up()
+    house.drop("b", text())
+    until(lambda: "$0.0001 a day" in _detail(house, "b"), what="the first is held back")
+    house.drop("a", text())
+    until(lambda: "about to be asked as b" in _detail(house, "a"), what="the second waits for it")
+    daemon.kill()
+    for path in (house.folder / ".delegated").glob("index.sqlite*") if lost else ():
+        path.unlink()
+    house.set(day_usd=5)
+    house.up()
+    assert sorted(house.result(key)["status"] for key in "ab") == ["answered", "duplicate"]
     assert len(server.bills()) == 1
 
 

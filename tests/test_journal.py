@@ -19,6 +19,7 @@ from delegated.job import CallState
 from delegated.journal import Journal
 from delegated.record import pack, unpack
 from delegated.reply import Reply, Usage
+from delegated.retention import purge
 
 REPLY = Reply("completed", '{"a": "ü\ud800"}', "gpt-4o", "raw\x00body \ud800", Usage(10, 2, 3, True), "resp_1", False)
 
@@ -117,6 +118,47 @@ async def test_a_call_is_read_back_as_it_was_left(journal: Journal) -> None:
     assert (reopened().state, reopened().reply) == (CallState.REPLIED, REPLY)
     assert reopened().call_id == call.call_id
     assert reopened().sends == 2
+
+
+def _id(journal: Journal) -> str:
+    job = journal.latest("k")
+    assert job is not None
+    return job.call(1, "first").call_id
+
+
+def test_no_other_call_has_the_name_of_a_former_one(journal: Journal) -> None:
+    """Purged, and asked again under the same id: to the ledger and the provider it is another call."""
+    job = journal.claim("k", 1, "n.md", b"one")
+    former = job.call(1, "first").call_id
+    assert former == _id(journal)
+    assert former.endswith(".k.r1.01-first")
+    job.finish("answered")
+    purge(journal.dir, "k", stands=lambda: False)
+    journal.claim("k", 1, "n.md", b"one")
+    assert _id(journal) != former
+
+
+def test_a_claim_of_an_older_version_keeps_the_names_of_its_calls(journal: Journal) -> None:
+    """A call that it made and that is in doubt is looked up under the name that it was given."""
+    job = journal.claim("k", 1, "n.md", b"one")
+    path = f"{job.place}/claim"
+    header, body = journal.read(path) or ({}, b"")
+    del header["nonce"]
+    journal.dir.remove(path)
+    journal.write(path, header, body)
+    assert _id(journal) == f"{journal.journal_id}.k.r1.01-first"
+
+
+async def test_a_call_keeps_its_name_when_claim_and_send_are_damaged(journal: Journal, tmp_path: Path) -> None:
+    """The claim is made again from the REQUEST; the provider is asked about the call that may have left."""
+    call = journal.claim("k", 1, "n.md", b"one").call(1, "first")
+    call.save_prompt("the prompt", {})
+    await _sent(call)
+    for name in ("claim", "sent.1"):
+        path = next((tmp_path / ".delegated" / "jobs").rglob(name))
+        path.write_bytes(path.read_bytes()[:-5])
+    journal.claim("k", 1, "n.md", b"one")
+    assert _id(journal) == call.call_id
 
 
 @pytest.mark.parametrize("damage", [lambda d: d[:-9], lambda d: d[:40] + b"?" + d[41:], lambda d: b"\0" * len(d)])

@@ -201,11 +201,14 @@ class Desk:
             begun = [
                 await self._begun(record, request, models, place, part, several) for place, part in enumerate(parts)
             ]
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._end(place, one, several)) for place, one in enumerate(begun)]
-            ends = [task.result() for task in tasks]
-        except BaseExceptionGroup as group:
-            raise group.exceptions[0] from group
+            # A disk that fails the one must not cut off what the others have paid for; a cancellation reaches all.
+            done = await asyncio.gather(
+                *(self._end(place, one, several) for place, one in enumerate(begun)), return_exceptions=True
+            )
+            for end in done:
+                if isinstance(end, BaseException) and not isinstance(end, Over):
+                    raise end
+                ends.append(end)
         finally:
             merge(course, parts)
         overs = [end for end in ends if isinstance(end, Over)]

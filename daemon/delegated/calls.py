@@ -87,6 +87,11 @@ class JobRecord:
         """Name the calls that have left and whose end is not known."""
         return [call.name for call in self.calls() if call.state in (CallState.SENT, CallState.ACCEPTED)]
 
+    def may_inherit(self, former: JobRecord) -> bool:
+        """Say whether nothing has left under this job, but what it inherited from `former` before a disk failed."""
+        known = {name: call.call_id for name, call in former._calls.items()}
+        return all(known.get(call.name) == call.call_id for call in self.calls() if call.may_be_billed)
+
     def inherit(self, former: JobRecord) -> None:
         """Record here what is known of the calls of the same request in a journal that went away. Blocking.
 
@@ -174,12 +179,19 @@ class CallRecord:
 
     @property
     def call_id(self) -> str:
-        """Our own name for this call, the same at every attempt, after a restart and in another journal."""
-        recorded = self._sent.get("call_id")  # under this name it left, whatever the journal is called now
-        if isinstance(recorded, str) and recorded:
-            return recorded
+        """Our own name for this call, the same at every attempt, after a restart and in another journal.
+
+        No other call ever has it, also where the journal was purged of this one or copied: the ledger and the provider
+        know it by this name alone.
+        """
+        # Under this name it left, whatever the journal is called now; the prompt has it where that record is damaged.
+        recorded = self._sent.get("call_id") or self.prompt_header.get("call")
+        return recorded if isinstance(recorded, str) and recorded else self._new_id()
+
+    def _new_id(self) -> str:
         claim = self.job.claim
-        return f"{self._journal.journal_id}.{claim.id}.r{claim.revision}.{self.name}"
+        whose = "-".join(part for part in (self._journal.journal_id, claim.nonce) if part)
+        return f"{whose}.{claim.id}.r{claim.revision}.{self.name}"
 
     @property
     def state(self) -> CallState:
@@ -260,7 +272,7 @@ class CallRecord:
     def save_prompt(self, text: str, header: dict[str, Any]) -> None:
         """Record what is about to be sent; the answer is checked against exactly this. Synced together with `sent`."""
         self._make_place()
-        header = {**header, "request": self.job.claim.sha256}
+        header = {**header, "request": self.job.claim.sha256, "call": self._new_id()}
         self._journal.write(f"{self._place}/prompt", header, text.encode())
         self.known["prompt"] = (header, text.encode())
 

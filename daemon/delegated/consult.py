@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -15,13 +16,15 @@ from functools import partial
 from itertools import count
 from typing import Any, Final
 
+import structlog
+
 from delegated import analysis
 from delegated import prompt as prompts
 from delegated.analysis import Analysis
 from delegated.calls import CallRecord, JobRecord
 from delegated.decided import Decided
 from delegated.errors import AnswerError, Refused, Unavailable, Uncertain
-from delegated.flood import Again, Loop, Prints, judge, prints
+from delegated.flood import Again, Loop, Prints, Soon, judge, prints
 from delegated.gather import Gatherer
 from delegated.job import CallState
 from delegated.journal import Journal
@@ -38,6 +41,8 @@ _SHOWN: Final = 10
 _PLACES: Final = 9  # calls of one model among several; a call's number has two digits
 _WAITING: Final = ("held back", "backing off", "out of reach", "looking up", "waiting for the disk")
 _STOP_PATIENCE_S: Final = 30.0
+_SOON_FIRST_S: Final = 0.05  # between two looks at a request that is about to ask the same
+_SOON_CAP_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -333,23 +338,37 @@ class Consult:
         course.spend.reopen(call)  # before another model is held against what is left
         if not call.may_be_billed:
 
-            def hold() -> None:
-                self._hold_price(turn, call, prompt)
-                if judged and turn.model.wire != "local":
-                    self._hold_repeats(call, prints(request, prompt.context, among or facts.name), request, course)
+            def repeated() -> str:
+                if not judged or turn.model.wire == "local" or turn.record.may_be_billed():
+                    return ""  # also where another model's call has left: what is paid for is no repeat
+                return self._hold_repeats(call, prints(request, prompt.context, among or facts.name), request, course)
 
-            await journal.run(hold)
+            def hold() -> str:
+                self._hold_price(turn, call, prompt)
+                return repeated()
+
+            other, pause, given = await journal.run(hold), _SOON_FIRST_S, self._given(request)
+            # Not a `duplicate` yet: the other may still be withdrawn, or fail, and then nobody would have asked.
+            while other and time.monotonic() - started < min(given, default=math.inf):
+                turn.began = started
+                turn.progress.tell("held back", f"the same question is about to be asked as {other}")
+                await asyncio.sleep(pause)
+                other, pause = await journal.run(repeated), min(pause * 2, _SOON_CAP_S)
         return prompt
 
-    def _hold_repeats(self, call: CallRecord, mine: Prints, request: Request, course: Course) -> None:
+    def _given(self, request: Request) -> list[float]:
+        return [each for each in (request.options.deadline_s, self._limits.deadline_s) if each is not None]
+
+    def _hold_repeats(self, call: CallRecord, mine: Prints, request: Request, course: Course) -> str:
         """End the job when it asks once more what was asked already, before anything is sent.
 
-        What a person does on purpose is no loop: an edit, a retry, `force: true`.
+        Returns the request that is about to ask the same, "" when none is. What a person does on purpose is no loop:
+        an edit, a retry, `force: true`.
         """
         claim = call.job.claim
         earlier = call.job.asked_before(mine)
         if request.options.force or claim.order or claim.revision > 1:
-            return
+            return ""
         limits = self._limits
         found = judge(mine, earlier, now=self._wall(), window_s=limits.repeat_window_s, max_repeats=limits.max_repeats)
         if isinstance(found, Again):
@@ -365,6 +384,7 @@ class Consult:
                 f"{', '.join(found.keys[-_SHOWN:])}; the limit is {limits.max_repeats} (`max_repeats`)"
             )
             raise Over("rejected", failure("loop", message, claim.id), (message,))
+        return found.key if isinstance(found, Soon) else ""
 
     async def _recorded_prompt(
         self, call: CallRecord, make: Callable[[], Prompt], note: Callable[[Prompt], dict[str, str]] = lambda prompt: {}
@@ -416,7 +436,7 @@ class Consult:
         self.calls[call.job].append((model, call))
         progress.tokens += self._gatherer.tokens().count(prompt.system + prompt.user)
         # Counted from now, not from the claim: what was claimed before a night's power cut is still to be answered.
-        given = [each for each in (request.options.deadline_s, self._limits.deadline_s) if each is not None]
+        given = self._given(request)
         started = time.monotonic()
         turn.began = started if turn.began is None else turn.began
         deadline = max(0.0, min(given) - (started - turn.began)) if given else None
@@ -424,8 +444,13 @@ class Consult:
         journal, spend = call.job.journal, course.spend
         spend.reopen(call)
         if model.wire != "local" and journal.journal_id not in self._counted:
-            await journal.run(self._count_in, journal)
-            self._counted.add(journal.journal_id)
+            try:
+                await journal.run(self._count_in, journal)
+                self._counted.add(journal.journal_id)
+            except OSError as error:
+                if not call.may_be_billed:
+                    raise
+                structlog.get_logger("delegated.budget").warning("ledger.failed", reason=str(error))
         try:
             reply = await self._stoppable(call, prompt, model, deadline)
             if reply is None and call.held is not None and not call.may_be_billed:

@@ -90,7 +90,7 @@ class Departed:
         """Take over what was paid for the very same request before its folder was replaced, rather than pay again."""
         claim = record.claim
         former = self._paid.get((claim.id, claim.sha256))
-        if former is None or former.record is None or record.found or record.may_be_billed():
+        if former is None or former.record is None or not record.may_inherit(former.record):
             return
         running.progress.tell("waiting", "it was asked already, before the folder was replaced")
         # At once, too: were this life to end now, the next one would know of nothing.

@@ -42,7 +42,10 @@ class Prints:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One earlier asking: when, in seconds since the epoch, and how it `ended` ("" while it runs, "gone": deleted)."""
+    """One earlier asking: when, in seconds since the epoch, and how it `ended`.
+
+    "": it runs; "unsent": it is about to, and nothing of it has left; "gone": its RESULT was deleted.
+    """
 
     key: str
     at: float
@@ -58,6 +61,13 @@ class Again:
 
     key: str
     ago_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Soon:
+    """The same question about the same code is about to be asked as `key`: whether it will be is not known yet."""
+
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +90,14 @@ def prints(request: Request, context: Context, model: str) -> Prints:
 
 def judge(
     mine: Prints, earlier: Sequence[Asked], *, now: float, window_s: float, max_repeats: int
-) -> Again | Loop | None:
+) -> Again | Soon | Loop | None:
     """Say whether a question is one too many. A clock that was set back lets nothing look longer ago than it is."""
-    same = [asked for asked in earlier if asked.whole == mine.whole and asked.ended in ("", "answered")]
-    for asked in sorted(same, key=lambda each: -each.at):
-        if window_s > 0 and asked.at > now - window_s:
-            return Again(asked.key, max(0.0, now - asked.at))
+    same = [asked for asked in earlier if asked.whole == mine.whole and asked.ended in ("", "answered", "unsent")]
+    recent = [asked for asked in same if window_s > 0 and asked.at > now - window_s]
+    for asked in sorted(recent, key=lambda each: (each.ended == "unsent", -each.at)):
+        if asked.ended == "unsent":
+            return Soon(asked.key)
+        return Again(asked.key, max(0.0, now - asked.at))
     # Many questions that differ in a number alone are no loop; to change the code, ask, and change it again, is one.
     alike = sorted(
         (asked for asked in earlier if asked.question == mine.question and asked.at > now - HOUR_S),

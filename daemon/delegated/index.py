@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import sqlite3
 import threading
@@ -101,24 +102,33 @@ class Index:
         self._write("insert or replace into settled values (?, ?, ?, ?, ?, ?)", row)
 
     def ask(self, key: str, revision: int, asked: Asked, *, ended: str = "") -> list[Asked]:
-        """Note that a question is about to be asked; return the askings of others that are like it, of one day."""
+        """Note that a question is about to be asked; return the askings of others that are like it, of one day.
+
+        Of those that have not ended only the ones before it: no two can so be taken for each other's repeat. Noted
+        again, it keeps its place; a new one comes after all others, also where the clock was set back.
+        """
         with self._lock:
             try:
                 self._db.execute("delete from asked where at < ?", (asked.at - _DAY_S,))
-                rows = self._db.execute(
-                    "select key, at, question, code, whole, ended from asked where question = ? and key != ?",
-                    (asked.question, key),
+                found = self._db.execute(
+                    "select key, at, question, code, whole, ended, revision from asked where question = ?",
+                    (asked.question,),
                 ).fetchall()
+                others = [Asked(*row[:6]) for row in found if row[0] != key]
+                at = next((row[1] for row in found if (row[0], row[6]) == (key, revision)), None)
+                if at is None:
+                    last = max((other.at for other in others if not (ended or other.ended)), default=-math.inf)
+                    at = max(asked.at, math.nextafter(last, math.inf))
                 self._db.execute(
                     "insert or replace into asked values (?, ?, ?, ?, ?, ?, ?)",
-                    (key, revision, asked.at, asked.question, asked.code, asked.whole, ended),
+                    (key, revision, at, asked.question, asked.code, asked.whole, ended),
                 )
             except (sqlite3.OperationalError, sqlite3.ProgrammingError) as error:
                 raise self._failed(error) from error
             except sqlite3.DatabaseError:
                 self._make_anew()
-                rows = []
-        return [Asked(*row) for row in rows]
+                return []
+        return [other for other in others if other.ended or other.at < at]
 
     def knows(self, key: str, revision: int) -> bool:
         """Say whether an asking is noted here."""
@@ -126,6 +136,10 @@ class Index:
             row = self._db.execute("select 1 from asked where key = ? and revision = ?", (key, revision)).fetchone()
             return row is not None
         return False
+
+    def forget(self, asked: Asked) -> None:
+        """Forget an asking that did not come about; should it after all, it is noted anew, after all others."""
+        self._write("delete from asked where key = ? and at = ?", (asked.key, asked.at))
 
     def ended(self, key: str, revision: int, how: str | None) -> None:
         """Note how an asking ended; None forgets it: nothing was asked."""
@@ -166,7 +180,7 @@ class Index:
         """Forget a request durably, before it gets a new revision: a stale row would hide the unfinished one."""
         self._write("delete from settled where key = ?", (key,), durable=True)
 
-    def _write(self, sql: str, values: tuple[str | int, ...], *, durable: bool = False) -> None:
+    def _write(self, sql: str, values: tuple[str | float, ...], *, durable: bool = False) -> None:
         with self._lock:
             try:
                 if durable:

@@ -80,6 +80,7 @@ class Journal(Store):
                 header.get("order", ""),
                 header.get("duplicate_of", ""),
                 bool(header.get("dropped")),
+                str(header.get("nonce", "")),
             )
         except KeyError:
             return None
@@ -107,10 +108,11 @@ class Journal(Store):
         if self.dir.exists(torn) and self.read(torn) is None:
             self.quarantine(torn)
         sha256 = hashlib.sha256(data).hexdigest()
-        header = {"id": key, "revision": revision, "name": name, "sha256": sha256, "size": len(data)}
+        nonce = os.urandom(8).hex()
+        header = {"id": key, "revision": revision, "name": name, "sha256": sha256, "size": len(data), "nonce": nonce}
         self.write(torn, {**header, "refused": refused, "order": order, "duplicate_of": duplicate_of}, data)
         self.root(place)
-        claimed = Claim(key, revision, name, sha256, data, self.now(), refused, order, duplicate_of)
+        claimed = Claim(key, revision, name, sha256, data, self.now(), refused, order, duplicate_of, nonce=nonce)
         return JobRecord(self, claimed, found=False)
 
     def torn_above(self, key: str, revision: int) -> int:

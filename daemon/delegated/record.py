@@ -41,6 +41,7 @@ class Claim:
     order: str = ""  # the RETRY file that this revision obeys
     duplicate_of: str = ""  # the request of which this is a sync tool's copy
     dropped: bool = False  # only the SHA-256 of its bytes is kept
+    nonce: str = ""  # tells its calls from those of a former claim of the same id; "" in those of older versions
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,11 +73,12 @@ class Runner:
                     self._agenda.cancels.add(claim.id)
                     self._agenda.bell.ring()
                 record.before_sending = partial(self._withdrawal.look_again, session, record, running, sig)
-                record.asked_before = partial(session.asked_before, record)
+                record.asked_before = partial(session.asked_before, record, self._agenda.jobs.keys())
                 record.former = session.journal.latest
                 result = await self._answer(record, running)
             except asyncio.CancelledError:
-                if running.progress.reason == "superseded":
+                superseded = running.progress.reason == "superseded"
+                if superseded and not await session.journal.run(record.may_be_billed):
                     await session.journal.run(record.finish, "superseded")
                     await session.journal.run(session.note_end, record, "superseded")
                     await session.journal.run(session.clear_stale, (claim.id,))
@@ -86,6 +87,8 @@ class Runner:
                 if self._orphaned(session, record):
                     result = ends.uncertain(record, running.progress, self._agenda.timestamp())
                 elif running.progress.reason not in ("cancelled", "deleted"):
+                    if superseded:  # a call has left all the same: its answer is paid for
+                        self._agenda.resume.append(claim.id)
                     raise
                 else:
                     result = ends.cancelled(record, running.progress, self._agenda.timestamp())

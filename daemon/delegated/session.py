@@ -266,10 +266,11 @@ class Session:
 
     # What was asked before
 
-    def asked_before(self, record: JobRecord, mine: Prints) -> list[Asked]:
+    def asked_before(self, record: JobRecord, under_way: Collection[str], mine: Prints) -> list[Asked]:
         """Note that a job is about to ask, and return the askings of others that are like it. Blocking.
 
-        An index that cannot be written is no reason to ask nothing: it is a guard against haste, not a ledger.
+        `under_way`: the keys of the jobs that run. An index that cannot be written is no reason to ask nothing: it is a
+        guard against haste, not a ledger.
         """
         claim = record.claim
         try:
@@ -279,12 +280,23 @@ class Session:
         except OSError as error:
             structlog.get_logger("delegated.session").error("index.failed", reason=str(error))
             return []
-        return [
-            replace(asked, ended="gone")  # whoever took the RESULT away may want another
-            if asked.ended == "answered" and not self.there(names.result_name(asked.key, "json"))
-            else asked
-            for asked in earlier
-        ]
+        return [stands for asked in earlier if (stands := self._standing(asked, under_way)) is not None]
+
+    def _standing(self, asked: Asked, under_way: Collection[str]) -> Asked | None:
+        """Say how an asking stands by now; None when it was none, and is not about to be."""
+        if asked.ended == "answered" and not self.there(names.result_name(asked.key, "json")):
+            return replace(asked, ended="gone")  # whoever took the RESULT away may want another
+        if asked.ended:
+            return asked
+        job = self.journal.latest(asked.key)
+        done = job.done if job is not None else None
+        if job is not None and job.may_be_billed():
+            return replace(asked, ended=done.status if done is not None else "")
+        if job is not None and done is None and asked.key in under_way:
+            return replace(asked, ended="unsent")
+        with suppress(OSError):  # it waits for its turn, perhaps behind this one: then it is the one that comes after
+            self.index.forget(asked)
+        return None
 
     def note_end(self, record: JobRecord, status: str) -> None:
         """Note how an asking ended: what was not asked, and cost nothing, does not count."""

@@ -76,7 +76,13 @@ class Budgeted:
             charge = Charge(log.call_id, self._workspace, self.endpoint, self.name, bound)
             return charge, self._ledger().reserve(charge, budgets)
 
-        reserved: tuple[Charge, Overrun | None] | None = await self._run(first)
+        try:
+            reserved: tuple[Charge, Overrun | None] | None = await self._set_aside(log, first)
+        except OSError as error:
+            if not left:
+                raise
+            _unaccounted(error)  # what it may cost is owed already: its answer must not wait for the account
+            return
         if reserved is None:
             if left:
                 return
@@ -88,15 +94,30 @@ class Budgeted:
             log.held = Unavailable("over_budget", str(overrun))
             log.phase("held back", str(overrun))
             await asyncio.sleep(min(max(overrun.again_at - self._wall(), 0.05), _LOOK_S))
-            overrun = await self._run(self._ledger().reserve, charge, budgets)
+            overrun = await self._set_aside(log, self._ledger().reserve, charge, budgets)
         log.held = None
+
+    async def _set_aside(self, log: CallLog, function: Callable[..., Any], *args: Any) -> Any:
+        """Reserve beside the loop; stopped meanwhile, give back what the thread has reserved by then."""
+        reserving = asyncio.ensure_future(self._run(function, *args))
+
+        async def give_back() -> None:
+            await asyncio.gather(reserving, return_exceptions=True)
+            await self._note(Ledger.release, log.call_id)
+
+        try:
+            return await asyncio.shield(reserving)
+        except asyncio.CancelledError:
+            if not _left(log):
+                await asyncio.shield(asyncio.ensure_future(give_back()))
+            raise
 
     async def _note(self, function: Callable[..., None], *args: Any) -> None:
         """Write down what became of a call. A ledger that cannot be written leaves it at the most that it can be."""
         try:
             await asyncio.shield(asyncio.ensure_future(self._run(lambda: function(self._ledger(), *args))))
         except OSError as error:
-            structlog.get_logger("delegated.budget").warning("ledger.failed", reason=str(error))
+            _unaccounted(error)
 
     async def cancel(self, log: CallLog) -> None:
         """Cancel at the model behind."""
@@ -105,6 +126,10 @@ class Budgeted:
     async def close(self) -> None:
         """Close the model behind."""
         await self._model.close()
+
+
+def _unaccounted(error: OSError) -> None:
+    structlog.get_logger("delegated.budget").warning("ledger.failed", reason=str(error))
 
 
 def _left(log: CallLog) -> bool:
