@@ -500,11 +500,13 @@ class Consult:
 
     async def _stoppable(self, call: CallRecord, prompt: Prompt, model: Model, deadline: float | None) -> Reply | None:
         """Ask as `_reply` does, until the job is cancelled while this call waits: raises `Refused` then."""
+        wait = self._waits[call] = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as wait:
-                self._waits[call] = wait
+            async with wait:
                 return await self._reply(call, prompt, model, deadline)
         except TimeoutError:
+            if not wait.expired():
+                raise  # a disk's
             if not call.may_be_billed:
                 raise Refused("cancelled", CANCELLED) from None
             return await self._reply(call, prompt, model, deadline)  # it left in that very moment
