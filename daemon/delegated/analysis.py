@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from delegated import shape, syntax
-from delegated.cuts import head
+from delegated.cuts import short
 from delegated.errors import AnswerError
 from delegated.markdown import line, named
 from delegated.quotes import Sent, Spot, spans, spliced
@@ -208,8 +208,7 @@ def read(reply: Reply, prompt: Prompt) -> Analysis:
 
 def _in_short(text: str, most: int) -> str:
     """Put a model's words on one line of `most` characters: secrets are sought in it later."""
-    text = line(text)
-    return text if len(text) <= most else head(text, most - 1) + "…"
+    return short(line(text), most)
 
 
 def _hypotheses(given: list[dict[str, Any]], sent: Sent) -> tuple[Hypothesis, ...]:

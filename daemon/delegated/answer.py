@@ -114,11 +114,7 @@ class Desk:
         self._consult.calls[record] = []
         self._idle.clear()
         try:
-            result = await self._answer(record, progress, course)
-            loose = await record.journal.run(self._loose, record)
-            if loose:
-                result = replace(result, warnings=(*result.warnings, f"{BILLED}: {loose}, which was not taken up"))
-            return await record.journal.run(self._veiled, result)
+            return await record.journal.run(self._whole, await self._answer(record, progress, course), record)
         except Over as over:
             await record.journal.run(self._receive_rest, record, course)
             over = await self._told(over, record, course)
@@ -281,10 +277,8 @@ class Desk:
             opinions.append(replace(opinion(replace(course, model=label), end), cost_usd=spent, seconds=seconds))
             comparison, shown = compare(opinions)
         reply = replies[comparison.shown]
-        course.raw, course.model = (
-            reply.text,
-            name if comparison.shown not in course.decided.ladder else comparison.shown,
-        )
+        course.raw = reply.text
+        course.model = comparison.shown if comparison.shown in course.decided.ladder else name
         result = self._result(course, "answered", read=shown)
         return replace(result, comparison=comparison) if len(opinions) > 1 else result
 
@@ -317,6 +311,12 @@ class Desk:
             structlog.get_logger("delegated.answer").exception("patch.broke")
             return replace(clean, patch_notes=("the edits could not be tried, by a fault in delegated itself",))
 
+    def _whole(self, result: Result, record: JobRecord) -> Result:
+        """Return an answer's result as it is published. Blocking."""
+        loose = self._loose(record)
+        warned = replace(result, warnings=(*result.warnings, _not_taken_up(loose))) if loose else result
+        return self._veiled(warned)
+
     async def _told(self, over: Over, record: JobRecord, course: Course) -> Over:
         """Return how a job ends without an answer, where a call of it has left and was not even looked up.
 
@@ -327,7 +327,7 @@ class Desk:
         if not loose:
             return over
         if over.status in ("uncertain", "cancelled"):
-            course.warnings.append(f"{BILLED}: {loose}, which was not taken up")
+            course.warnings.append(_not_taken_up(loose))
             return over
         why = over.error.message if over.error else f"a duplicate of {course.duplicate_of}"
         course.duplicate_of = ""
@@ -397,6 +397,10 @@ def _left(record: JobRecord, name: str, why: Refused) -> tuple[Model, ModelFacts
 
 async def _here(function: Callable[..., T], *args: Any) -> T:
     return function(*args)
+
+
+def _not_taken_up(loose: str) -> str:
+    return f"{BILLED}: {loose}, which was not taken up"
 
 
 def _title(issue: str) -> str:

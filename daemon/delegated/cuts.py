@@ -35,6 +35,11 @@ def head(text: str, most: int) -> str:
     return text[: before(text, most)]
 
 
+def short(text: str, most: int) -> str:
+    """Return a text of at most `most` characters; one that is cut ends in an ellipsis."""
+    return text if len(text) <= most else head(text, most - 1) + "…"
+
+
 def tail(text: str, most: int) -> str:
     """Return the end of a text, of at most `most` characters."""
     return text[after(text, len(text) - most) :]

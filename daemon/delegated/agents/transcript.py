@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from delegated.cuts import head, tail
+from delegated.cuts import short, tail
 
 _MOST_LINE: Final = 1 << 20
 _MOST_NODES: Final = 4_000
@@ -199,5 +199,4 @@ def _first(value: dict[str, Any], names: Iterable[str]) -> str:
 
 
 def _line(text: str) -> str:
-    short = " ".join(text.split()).replace("`", "'")
-    return short if len(short) <= _CLIP else head(short, _CLIP - 1) + "…"
+    return short(" ".join(text.split()).replace("`", "'"), _CLIP)
